@@ -1,0 +1,55 @@
+"""Runs the programs that `asterisk/install` unpacked, and finds their files; without a prefix, those of the system."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+class ProgramMissing(Exception):
+    """A program is neither in the prefix nor on PATH; the message says what to do about it."""
+
+
+class Prefix:
+    """A folder made by `asterisk/install`, or `None` for a system that has Asterisk installed in the usual way."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path.absolute() if path else None
+        # A prefix has its own libc, so that its programs run on older systems: they go through its own loader.
+        self._loader = self._first("usr/lib*/ld-linux-*.so.*")
+        self._libraries = self._first("usr/lib/*-linux-gnu*")
+
+    def command(self, program: str) -> list[str]:
+        """The words that start `program`, to be followed by its arguments. Raises ProgramMissing."""
+        inside = self._first(f"usr/[bs]*in/{program}")
+        if inside and self._loader and self._libraries:
+            # libpulse, which sox and espeak-ng link to, keeps its private half in a folder of its own.
+            search = f"{self._libraries}:{self._libraries}/pulseaudio"
+            command = [str(self._loader), "--library-path", search, str(inside)]
+            # Its data folder is compiled in as an absolute path; asterisk, sox and baresip are told theirs by their settings.
+            return [*command, f"--path={self._libraries}"] if program == "espeak-ng" else command
+        outside = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin")
+        if outside:
+            return [outside]
+        raise ProgramMissing(
+            f"{program} is not installed: run asterisk/install {self.path or 'var/asterisk'}, "
+            "or install it so that it is on PATH"
+        )
+
+    @property
+    def data(self) -> Path:
+        """Asterisk's data folder (sounds/, moh/, rest-api/)."""
+        return (self.path or Path("/")) / "usr/share/asterisk"
+
+    @property
+    def modules(self) -> Path:
+        """Asterisk's loadable modules (*.so). Raises ProgramMissing when there are none where Debian has them."""
+        root = self.path or Path("/")
+        folder = next(root.glob("usr/lib/*-linux-gnu*/asterisk/modules"), None)
+        if folder is None:
+            raise ProgramMissing(f"no Asterisk modules under {root / 'usr/lib'}: run asterisk/install var/asterisk")
+        return folder
+
+    def _first(self, pattern: str) -> Path | None:
+        return next(iter(sorted(self.path.glob(pattern))), None) if self.path else None
