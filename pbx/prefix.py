@@ -27,7 +27,7 @@ class Prefix:
             # libpulse, which sox and espeak-ng link to, keeps its private half in a folder of its own.
             search = f"{self._libraries}:{self._libraries}/pulseaudio"
             command = [str(self._loader), "--library-path", search, str(inside)]
-            # Its data folder is compiled in as an absolute path; asterisk, sox and baresip are told theirs by their settings.
+            # Its data folder is compiled in as an absolute path; the other programs are told theirs by their settings.
             return [*command, f"--path={self._libraries}"] if program == "espeak-ng" else command
         outside = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin")
         if outside:
