@@ -1,0 +1,567 @@
+"""A call and its legs: everything a flow can do with a caller, and all of its waiting.
+
+One task drives a call. Whatever it waits for goes through `Call.until`, which ends with `Hangup` as soon as the
+caller is gone, so no step has to think of it. Every outbound leg is made by `Call._place`, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+from typing import Protocol
+
+from pbx import metrics
+from pbx.ari import Ari
+from pbx.ari import AriError
+from pbx.ari import Gone
+from pbx.clock import Clock
+from pbx.leg import Cause
+from pbx.leg import Leg
+from pbx.leg import Outcome
+from pbx.leg import Playback
+from pbx.store import CallRecord
+from pbx.store import LegRecord
+from pbx.store import Moment
+
+log = logging.getLogger(__name__)
+
+ENTER_MS = 3_000  # a created channel enters the application at once, or something is wrong
+BRIDGE_MS = 3_000
+FINAL_MS = 5_000  # how long the last events of hung-up channels are waited for
+FIRST_CHECK_MS = 3_000  # a playback that says nothing is asked after, first soon, then now and then
+NEXT_CHECK_MS = 20_000
+DIAL_BACKSTOP_S = 5
+SOUNDS_PER_REQUEST = 40  # the list travels in a header line of at most 4,096 bytes
+
+
+class Hangup(Exception):
+    """The caller is gone (or was sent away): the flow ends, quietly."""
+
+    def __init__(self, cause: int) -> None:
+        super().__init__(f"hung up, cause {cause}")
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One leg that may be made.
+
+    `endpoint` is Asterisk's ("PJSIP/acme-101", "PJSIP/+33199000199@trunk-x"); `target` says whom for the record.
+    """
+
+    endpoint: str
+    target: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerId:
+    number: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Digits that were typed, and what ended the typing.
+
+    `reason`: "complete", "max", "terminator", "inter_digit", "first_digit" (nothing came) or "total".
+    """
+
+    digits: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    name: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    outcome: Outcome
+    leg: Leg | None
+    cause: int
+
+
+class Speaker(Protocol):
+    async def sound(self, text: str, language: str) -> str:
+        """Gives the media URI of a file in which the text is spoken."""
+
+
+class Call:
+    """A caller's channel, the legs made for it, and the record of it all.
+
+    `record` is filled as the call goes on; `release()` completes it. Times in parameters are milliseconds.
+    """
+
+    def __init__(
+        self, ari: Ari, channel_id: str, record: CallRecord, *, app: str, clock: Clock, speaker: Speaker, language: str
+    ) -> None:
+        self.id = record.id
+        self.record = record
+        self.language = language
+        self.clock = clock
+        self.caller = Leg(ari, channel_id, now=clock.now, changed=self._wake)
+        self.last_dial: Dialled | None = None
+        self._ari = ari
+        self._app = app
+        self._speaker = speaker
+        self.result = ""  # set by a step that served the caller otherwise: "voicemail"
+        self._legs: list[Leg] = []
+        self._bridges: list[str] = []
+        self._bridges_made = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def tenant(self) -> str:
+        return self.record.tenant
+
+    @property
+    def direction(self) -> str:
+        return self.record.direction
+
+    @property
+    def dialled(self) -> str:
+        return self.record.dialled
+
+    @property
+    def caller_number(self) -> str:
+        return self.record.caller_number
+
+    @property
+    def caller_name(self) -> str:
+        return self.record.caller_name
+
+    def note(self, kind: str, **detail: Any) -> None:
+        """Adds a line to the call's timeline."""
+        now = self.clock.now()
+        offset = int((now - self.record.started_at).total_seconds() * 1000)
+        self.record.timeline.append(Moment(at=now, offset_ms=offset, kind=kind, detail=detail))
+
+    # -- waiting ------------------------------------------------------------------------------
+
+    async def until(self, ready: Callable[[], bool], ms: int | None = None, *, caller_needed: bool = True) -> bool:
+        """Waits until `ready()` holds; it is looked at after every event of the call.
+
+        Gives False when `ms` pass first. Raises Hangup when the caller is gone, unless `caller_needed` is False.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if ms is None else loop.time() + ms / 1000
+        while True:
+            if caller_needed and self.caller.over:
+                raise Hangup(self.caller.cause)
+            if ready():
+                return True
+            if deadline is not None and loop.time() >= deadline:
+                return False
+            await self._event(deadline)
+
+    async def _event(self, deadline: float | None) -> None:
+        """Sleeps until the next event of any leg, or the deadline (loop time)."""
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        timer = None if deadline is None else loop.call_at(deadline, _resolve, woken)
+        self._waiters.add(woken)
+        try:
+            await woken
+        finally:
+            self._waiters.discard(woken)
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            _resolve(waiter)
+
+    async def _tell_caller(self, command: Awaitable[object]) -> None:
+        """Sends a command for the caller's channel; a channel that is gone is a hang-up, not an error."""
+        try:
+            await command
+        except Gone:
+            raise await self._gone() from None
+
+    async def _gone(self) -> Hangup:
+        """The hang-up behind a channel that was not there: its last event, which says why, is about to come."""
+        await self.until(lambda: self.caller.over, FINAL_MS, caller_needed=False)
+        return Hangup(self.caller.cause)
+
+    async def wait(self, ms: int) -> None:
+        """Does nothing for a while; the caller hears what was there before."""
+        await self.until(lambda: False, ms)
+
+    # -- the caller -----------------------------------------------------------------------------
+
+    async def answer(self) -> None:
+        """Takes the call, once; later calls do nothing."""
+        if not self.caller.up:
+            await self._tell_caller(self.caller.answer())
+            await self.until(lambda: self.caller.up, ENTER_MS)
+            self.note("answered")
+
+    async def ring(self) -> None:
+        """Lets the caller hear ringing: from his own handset before the answer, from us after it."""
+        await self._tell_caller(self.caller.ring())
+
+    async def play(self, sounds: Sequence[str]) -> None:
+        """Plays media URIs one after another to their end; before the answer as early media."""
+        for start in range(0, len(sounds), SOUNDS_PER_REQUEST):
+            playback = await self._start(sounds[start:start + SOUNDS_PER_REQUEST])
+            await self._finish(playback)
+
+    async def say(self, text: str, language: str | None = None) -> None:
+        """Speaks a text to the caller."""
+        await self.play([await self.sound(text, language)])
+
+    async def sound(self, text: str, language: str | None = None) -> str:
+        """Gives the media URI of a spoken text, in the call's language unless another is named."""
+        return await self._speaker.sound(text, language or self.language)
+
+    async def _start(self, sounds: Sequence[str]) -> Playback:
+        try:
+            return await self.caller.play(sounds, self.language)
+        except Gone:
+            raise await self._gone() from None
+
+    async def _finish(self, playback: Playback, ready: Callable[[], bool] = lambda: False) -> None:
+        """Waits for the end of a playback, or for `ready()`."""
+        patience = FIRST_CHECK_MS
+        while not await self.until(lambda: playback.finished or ready(), patience):
+            # Asterisk skips some unplayable media without any event: ask, do not wait for ever.
+            if not await self.caller.lives(playback):
+                break
+            patience = NEXT_CHECK_MS
+        if playback.failed:
+            self.note("sound_failed", playback=playback.id)
+            log.warning("call %s: Asterisk could not play a sound (%s)", self.id, playback.id)
+
+    async def ask(
+        self,
+        sounds: Sequence[str] = (),
+        *,
+        max_digits: int = 1,
+        first_ms: int = 5_000,
+        between_ms: int = 2_500,
+        total_ms: int = 60_000,
+        terminator: str = "#",
+        complete: Callable[[str], bool] | None = None,
+    ) -> Asked:
+        """Collects digits, over a prompt that the first of them cuts short.
+
+        What was typed before counts at once, so a caller who knows the menu need not hear it. `first_ms` runs from
+        the end of the prompt, `between_ms` from each digit, `total_ms` from the first chance to type.
+        `complete(digits)` true ends the typing; the terminator ends it too and is not given.
+        """
+        typed = self.caller.digits
+        if sounds and not typed:
+            await self._prompt(sounds)
+        end = asyncio.get_running_loop().time() + total_ms / 1000
+        digits = ""
+        while True:
+            patience = between_ms if digits else first_ms
+            left = _ms_until(end)
+            if not await self.until(lambda: bool(typed), min(patience, left)):
+                late = "total" if left <= patience else ("inter_digit" if digits else "first_digit")
+                return Asked(digits, late)
+            digit = typed.popleft()
+            if digit == terminator and not (complete and complete(digits + digit)):
+                return Asked(digits, "terminator")
+            digits += digit
+            if complete and complete(digits):
+                return Asked(digits, "complete")
+            if len(digits) >= max_digits:
+                return Asked(digits, "max")
+
+    async def _prompt(self, sounds: Sequence[str]) -> None:
+        typed = self.caller.digits
+        for start in range(0, len(sounds), SOUNDS_PER_REQUEST):
+            playback = await self._start(sounds[start:start + SOUNDS_PER_REQUEST])
+            await self._finish(playback, lambda: bool(typed))
+            if typed:
+                # Stopped and seen to be over: a channel that still plays holds up the next command (asterisk.md).
+                if not playback.finished:
+                    await self.caller.stop(playback)
+                    await self._finish(playback)
+                return
+
+    async def capture(
+        self, name: str, *, max_ms: int, silence_ms: int = 0, terminator: str = "#", beep: bool = True
+    ) -> Recorded | None:
+        """Records what the caller says, until he stops (terminator, silence, hang-up) or `max_ms` pass.
+
+        Waits for the closed file even when the caller hangs up, and gives it: the next wait ends the flow.
+        None when Asterisk could not record.
+        """
+        try:
+            recording = await self.caller.record(
+                name, max_ms=max_ms, silence_ms=silence_ms, terminator=terminator, beep=beep
+            )
+        except Gone:
+            raise await self._gone() from None
+        closed = await self.until(lambda: recording.finished, max_ms + FINAL_MS, caller_needed=False)
+        # The key that ended the recording reaches us as a digit as well; it is no answer to the next question.
+        if self.caller.digits and self.caller.digits[-1] == terminator:
+            self.caller.digits.pop()
+        if not closed or recording.failed:
+            self.note("recording_failed", recording=name)
+            return None
+        self.note("recorded", recording=name, duration_ms=recording.duration_ms)
+        return Recorded(name, recording.duration_ms)
+
+    async def hangup(self, cause: int = Cause.NORMAL) -> None:
+        """Sends the caller away with this Q.850 cause; always raises Hangup."""
+        self.note("hangup", cause=cause)
+        await self.caller.hangup(cause)
+        raise Hangup(cause)
+
+    async def reject(self, cause: int = Cause.REJECTED) -> None:
+        """Refuses a call that was not answered, so that the caller's network says why; always raises Hangup."""
+        self.note("rejected", cause=cause)
+        await self.caller.hangup(cause)
+        raise Hangup(cause)
+
+    # -- other legs ---------------------------------------------------------------------------
+
+    async def dial(self, to: Sequence[Destination], *, ring_ms: int, caller: CallerId) -> Dialled:
+        """Rings destinations at once; the first to answer is joined with the caller, the others are let go.
+
+        With ANSWERED the two are in one bridge: `talk` waits for the end of their conversation. Any other outcome is
+        the most telling of all legs: somebody busy says more than a handset that is not there.
+        """
+        self.note("dial", to=[destination.target for destination in to], ring_ms=ring_ms)
+        legs = await self._place_all(to, caller, ring_ms)
+        winner = await self._answered(legs, ring_ms)
+        losers = [leg for leg in legs if leg is not winner]
+        await self._hang_up(losers, Cause.ANSWERED_ELSEWHERE if winner else Cause.NO_ANSWER)
+        if winner is not None:
+            await self._join(winner)
+            result = Dialled(Outcome.ANSWERED, winner, Cause.NORMAL)
+        else:
+            await self._part(legs)
+            result = Dialled(*_most_telling(legs))
+        self.last_dial = result
+        self.note("dialled", outcome=result.outcome, target=winner.target if winner else "", cause=result.cause)
+        return result
+
+    async def talk(self, leg: Leg) -> None:
+        """Waits while caller and callee talk. Returns when the callee is gone; the caller then hears nothing."""
+        self.note("talking", target=leg.target)
+        await self.until(lambda: leg.over)
+        self.record.ended_by = "callee"
+        self.note("callee_left", target=leg.target, cause=leg.cause)
+        await self._part([leg])
+
+    async def _place_all(self, to: Sequence[Destination], caller: CallerId, ring_ms: int) -> list[Leg]:
+        """Makes the legs and starts them ringing, all in step; one that cannot be made is `over` at once."""
+        legs = await asyncio.gather(*(self._place(one, caller) for one in to))
+        # Commands before its StasisStart fail, and would leave a leg down for ever.
+        await self.until(lambda: all(leg.entered or leg.over for leg in legs), ENTER_MS)
+        # With several, nobody's announcement may drown another's: early media is for a single leg.
+        await asyncio.gather(*(self._start_ringing(leg, ring_ms, early=len(legs) == 1) for leg in legs))
+        return legs
+
+    async def _place(self, to: Destination, caller: CallerId) -> Leg:
+        """Creates one outbound channel: the one door through which every leg goes out."""
+        number = len(self.record.legs) + 1
+        leg = Leg(self._ari, f"{self.id}.l{number}", now=self.clock.now, changed=self._wake, target=to.target)
+        self._legs.append(leg)
+        self.record.legs.append(LegRecord(
+            id=leg.id, number=number, target=to.target, endpoint=to.endpoint, name=to.name, created_at=self.clock.now(),
+        ))
+        try:
+            await self._ari.channels.create(
+                endpoint=to.endpoint, app=self._app, channel_id=leg.id, originator=self.caller.id,
+                variables=_presented(caller),
+            )
+        except AriError as error:
+            # Asterisk answers so for a handset that is not registered, too.
+            self._leg_failed(leg, error)
+        return leg
+
+    async def _start_ringing(self, leg: Leg, ring_ms: int, *, early: bool) -> None:
+        try:
+            if not leg.entered or leg.over:
+                raise Gone("channels.create", 0, "the channel did not enter the application")
+            if early:
+                await self._enter(await self._make_bridge(), leg)
+            # Asterisk's own timer is a backstop only: ours ends the ringing first, with the cause we want.
+            await self._ari.channels.dial(leg.id, timeout_seconds=ring_ms // 1000 + DIAL_BACKSTOP_S)
+        except AriError as error:
+            self._leg_failed(leg, error)
+            await leg.hangup(Cause.TEMPORARY_FAILURE)
+
+    def _leg_failed(self, leg: Leg, error: AriError) -> None:
+        self.note("leg_failed", target=leg.target, status=error.status, message=error.message)
+        if not leg.entered:
+            leg.never_was(Cause.SUBSCRIBER_ABSENT)
+
+    async def _answered(self, legs: Sequence[Leg], ring_ms: int) -> Leg | None:
+        """Waits for the first answer; the caller hears ringing, or the callee's network, meanwhile."""
+        end = asyncio.get_running_loop().time() + ring_ms / 1000
+        heard = _Heard.NOTHING
+
+        def decided() -> bool:
+            return any(leg.up for leg in legs) or all(leg.over for leg in legs)
+
+        while await self.until(lambda: decided() or _audible(legs) > heard, _ms_until(end)) and not decided():
+            heard = await self._let_caller_hear(legs, heard)
+        if heard is _Heard.RINGING and self.caller.up:
+            await self._tell_caller(self.caller.ring_stop())
+        answered = [leg for leg in legs if leg.up]
+        return min(answered, key=lambda leg: leg.answered_at or self.clock.now(), default=None)
+
+    async def _let_caller_hear(self, legs: Sequence[Leg], heard: _Heard) -> _Heard:
+        """Brings the caller what can be heard of the legs now, if that is more than he hears already."""
+        audible = _audible(legs)
+        if audible <= heard:
+            return heard
+        if audible is _Heard.RINGING:
+            await self.ring()
+        elif legs[0].bridge_id is not None:
+            if not self.caller.up:
+                await self._tell_caller(self.caller.progress())
+            await self._enter(legs[0].bridge_id, self.caller)
+        return audible
+
+    async def _join(self, winner: Leg) -> None:
+        """Puts caller and callee into one bridge; a callee who left again meanwhile is noticed by `talk`."""
+        await self.answer()
+        try:
+            bridge_id = winner.bridge_id or await self._make_bridge()
+            waiting = [leg for leg in (winner, self.caller) if leg.bridge_id != bridge_id]
+            await self._enter(bridge_id, *waiting)
+        except AriError as error:
+            self.note("join_failed", target=winner.target, status=error.status, message=error.message)
+            await winner.hangup(Cause.TEMPORARY_FAILURE)
+
+    async def _make_bridge(self) -> str:
+        self._bridges_made += 1
+        bridge_id = f"{self.id}.b{self._bridges_made}"
+        self._bridges.append(bridge_id)
+        await self._ari.bridges.create_with_id(bridge_id, type="mixing")
+        return bridge_id
+
+    async def _enter(self, bridge_id: str, *legs: Leg) -> None:
+        """Adds legs to a bridge. Asterisk's 204 promises nothing: only the event says that a channel is in."""
+        if not legs:
+            return
+        await self._ari.bridges.add_channel(bridge_id, channel=[leg.id for leg in legs])
+        await self.until(lambda: all(leg.bridge_id == bridge_id or leg.over for leg in legs), BRIDGE_MS)
+
+    async def _part(self, legs: Sequence[Leg]) -> None:
+        """Clears away legs that are done, and their bridges, so that the caller can be served again."""
+        await self._hang_up(legs, Cause.NORMAL)
+        await self.until(lambda: all(leg.gone for leg in legs), FINAL_MS)
+        await self._destroy_bridges()
+        await self.until(lambda: self.caller.bridge_id is None, BRIDGE_MS)
+
+    async def _hang_up(self, legs: Sequence[Leg], cause: int) -> None:
+        for result in await asyncio.gather(*(leg.hangup(cause) for leg in legs), return_exceptions=True):
+            if isinstance(result, AriError):
+                self.note("hangup_failed", message=str(result))
+                log.warning("call %s: a channel could not be hung up: %s", self.id, result)
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _destroy_bridges(self) -> None:
+        while self._bridges:
+            bridge_id = self._bridges.pop()
+            try:
+                await self._ari.bridges.destroy(bridge_id)
+            except Gone:
+                pass
+            except AriError as error:
+                log.warning("call %s: bridge %s could not be destroyed: %s", self.id, bridge_id, error)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    async def release(self, cause: int = Cause.NORMAL) -> None:
+        """Hangs up whatever is left, clears bridges and listeners, and completes the record. Never raises AriError."""
+        legs = [self.caller, *self._legs]
+        await self._hang_up(legs, cause)
+        if not await self.until(lambda: all(leg.gone for leg in legs), FINAL_MS, caller_needed=False):
+            left = [leg.id for leg in legs if not leg.gone]
+            log.warning("call %s: Asterisk did not confirm the end of %s", self.id, ", ".join(left))
+            self.note("unconfirmed", channels=left)
+        await self._destroy_bridges()
+        for leg in legs:
+            leg.forget()
+        self._complete_record()
+
+    def _complete_record(self) -> None:
+        record = self.record
+        for leg, row in zip(self._legs, record.legs, strict=True):
+            row.ringing_at, row.answered_at = leg.ringing_at, leg.answered_at
+            row.ended_at = leg.ended_at or self.clock.now()
+            row.outcome, row.cause, row.ended_by = leg.outcome, leg.cause, leg.ended_by
+            metrics.legs.labels(record.tenant, leg.outcome).inc()
+        record.answered_at = self.caller.answered_at
+        record.ended_at = self.caller.ended_at or self.clock.now()
+        record.cause = self.caller.released_with if self.caller.released_with is not None else self.caller.cause
+        record.ended_by = record.ended_by or ("caller" if self.caller.released_with is None else "engine")
+        record.outcome = self._outcome()
+
+    def _outcome(self) -> str:
+        """What became of the caller's wish, in one word for statistics."""
+        if any(leg.outcome is Outcome.ANSWERED for leg in self._legs):
+            return Outcome.ANSWERED
+        if self.result:
+            return self.result
+        if self.record.ended_by == "caller":
+            return "abandoned"
+        return self.last_dial.outcome if self.last_dial else "completed"
+
+
+class _Heard(IntEnum):
+    """What the caller hears of the legs being dialled, more telling things last."""
+
+    NOTHING = 0
+    RINGING = 1
+    EARLY_MEDIA = 2
+
+
+def _audible(legs: Sequence[Leg]) -> _Heard:
+    if len(legs) == 1 and legs[0].early_media and legs[0].bridge_id is not None:
+        return _Heard.EARLY_MEDIA
+    return _Heard.RINGING if any(leg.ringing for leg in legs) else _Heard.NOTHING
+
+
+_TELLING = (Outcome.BUSY, Outcome.REFUSED, Outcome.NO_ANSWER)
+
+
+def _most_telling(legs: Sequence[Leg]) -> tuple[Outcome, None, int]:
+    for outcome in _TELLING:
+        for leg in legs:
+            if leg.outcome is outcome:
+                return outcome, None, leg.cause
+    return Outcome.UNREACHABLE, None, legs[0].cause if legs else Cause.SUBSCRIBER_ABSENT
+
+
+def _presented(caller: CallerId) -> dict[str, str]:
+    """The caller number as PJSIP wants it: From and P-Asserted-Identity come from the CONNECTED line of a new leg.
+
+    Without it Asterisk sends anonymous@anonymous.invalid.
+    """
+    presentation = "allowed_passed_screen" if caller.number else "prohib"
+    return {
+        "CONNECTEDLINE(num,i)": caller.number,
+        "CONNECTEDLINE(num-pres,i)": presentation,
+        "CONNECTEDLINE(name,i)": caller.name,
+        "CONNECTEDLINE(name-pres,i)": presentation,
+    }
+
+
+def _ms_until(moment: float) -> int:
+    """Milliseconds left until a moment of the loop's clock, never negative."""
+    return max(0, int((moment - asyncio.get_running_loop().time()) * 1000))
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
