@@ -139,6 +139,15 @@ class Call:
     def caller_name(self) -> str:
         return self.record.caller_name
 
+    @property
+    def channels(self) -> list[str]:
+        """The ids of the caller's channel and of every leg made so far."""
+        return [self.caller.id, *(leg.id for leg in self._legs)]
+
+    @property
+    def bridges(self) -> list[str]:
+        return list(self._bridges)
+
     def note(self, kind: str, **detail: Any) -> None:
         """Adds a line to the call's timeline."""
         now = self.clock.now()

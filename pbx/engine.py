@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -202,7 +203,7 @@ class Engine:
         They are what a former life of the engine left: nobody else would ever end them. One at a time,
         because Asterisk has crashed on parallel removal.
         """
-        mine = {leg.id for call in self.calls.values() for leg in call.channels}
+        mine = {channel for call in self.calls.values() for channel in call.channels}
         for channel in snapshot.channels:
             if channel["id"] not in mine:
                 log.warning("releasing channel %s, left by a former engine", channel["id"])
@@ -213,9 +214,9 @@ class Engine:
                 log.warning("destroying bridge %s, left by a former engine", bridge["id"])
                 await self._quietly(self._ari.bridges.destroy(bridge["id"]))
 
-    async def _quietly(self, command: object) -> None:
+    async def _quietly(self, command: Awaitable[object]) -> None:
         try:
-            await command  # type: ignore[misc]
+            await command
         except Gone:
             pass
         except AriError as error:
