@@ -199,7 +199,7 @@ M = TypeVar("M", bound=Model)
 
 
 def load(path: str | Path, model: type[M], *, context: Any = None) -> M:
-    """The file as a `model`; `context` reaches validators as `info.context`. Raises Problems, also if it is unreadable."""
+    """A file's `model`; `context` reaches validators as `info.context`. Raises Problems, also if it cannot be read."""
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_BYTES + 1)
@@ -345,9 +345,9 @@ def _unknown(detail: ErrorDetails, data: Any, model: type[Model]) -> Problem:
 
 def _verdict(group: list[_Finding]) -> list[Problem]:
     """One answer for one value, though each branch of a union had its own complaint."""
-    entered = [finding.problems for finding in group if finding.problems]
+    entered = [finding for finding in group if finding.problems]
     if entered:
-        return list(min(entered, key=lambda problems: len(problems)))
+        return list(min(entered, key=lambda finding: len(finding.problems)).problems)
     value = group[0].value
     wanted = list(dict.fromkeys(finding.expected for finding in group))
     remedy = next((finding.remedy for finding in group if finding.remedy), "") or _remedy(value, wanted)
