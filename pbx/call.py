@@ -1,7 +1,7 @@
 """A call and its legs: everything a flow can do with a caller, and all of its waiting.
 
 One task drives a call. Whatever it waits for goes through `Call.until`, which ends with `Hangup` as soon as the
-caller is gone, so no step has to think of it. Every outbound leg is made by `Call._place`, and by nothing else.
+caller is gone, so no step has to think of it. Every outbound leg is made by `Call.place`, and by nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 from typing import Protocol
 
@@ -21,6 +20,12 @@ from pbx.ari import Ari
 from pbx.ari import AriError
 from pbx.ari import Gone
 from pbx.clock import Clock
+from pbx.dial import Attempt
+from pbx.dial import CallerId
+from pbx.dial import Destination
+from pbx.dial import Dialled
+from pbx.dial import ms_until
+from pbx.dial import presented
 from pbx.leg import Cause
 from pbx.leg import Leg
 from pbx.leg import Outcome
@@ -31,12 +36,11 @@ from pbx.store import Moment
 
 log = logging.getLogger(__name__)
 
-ENTER_MS = 3_000  # a created channel enters the application at once, or something is wrong
+ANSWER_MS = 3_000
 BRIDGE_MS = 3_000
 FINAL_MS = 5_000  # how long the last events of hung-up channels are waited for
 FIRST_CHECK_MS = 3_000  # a playback that says nothing is asked after, first soon, then now and then
 NEXT_CHECK_MS = 20_000
-DIAL_BACKSTOP_S = 5
 SOUNDS_PER_REQUEST = 40  # the list travels in a header line of at most 4,096 bytes
 
 
@@ -46,24 +50,6 @@ class Hangup(Exception):
     def __init__(self, cause: int) -> None:
         super().__init__(f"hung up, cause {cause}")
         self.cause = cause
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """One leg that may be made.
-
-    `endpoint` is Asterisk's ("PJSIP/acme-101", "PJSIP/+33199000199@trunk-x"); `target` says whom for the record.
-    """
-
-    endpoint: str
-    target: str
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CallerId:
-    number: str
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +67,6 @@ class Asked:
 class Recorded:
     name: str
     duration_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dialled:
-    outcome: Outcome
-    leg: Leg | None
-    cause: int
 
 
 class Speaker(Protocol):
@@ -189,7 +168,7 @@ class Call:
         for waiter in self._waiters:
             _resolve(waiter)
 
-    async def _tell_caller(self, command: Awaitable[object]) -> None:
+    async def tell_caller(self, command: Awaitable[object]) -> None:
         """Sends a command for the caller's channel; a channel that is gone is a hang-up, not an error."""
         try:
             await command
@@ -210,13 +189,13 @@ class Call:
     async def answer(self) -> None:
         """Takes the call, once; later calls do nothing."""
         if not self.caller.up:
-            await self._tell_caller(self.caller.answer())
-            await self.until(lambda: self.caller.up, ENTER_MS)
+            await self.tell_caller(self.caller.answer())
+            await self.until(lambda: self.caller.up, ANSWER_MS)
             self.note("answered")
 
     async def ring(self) -> None:
         """Lets the caller hear ringing: from his own handset before the answer, from us after it."""
-        await self._tell_caller(self.caller.ring())
+        await self.tell_caller(self.caller.ring())
 
     async def play(self, sounds: Sequence[str]) -> None:
         """Plays media URIs one after another to their end; before the answer as early media."""
@@ -274,7 +253,7 @@ class Call:
         digits = ""
         while True:
             patience = between_ms if digits else first_ms
-            left = _ms_until(end)
+            left = ms_until(end)
             if not await self.until(lambda: bool(typed), min(patience, left)):
                 late = "total" if left <= patience else ("inter_digit" if digits else "first_digit")
                 return Asked(digits, late)
@@ -344,19 +323,10 @@ class Call:
         the most telling of all legs: somebody busy says more than a handset that is not there.
         """
         self.note("dial", to=[destination.target for destination in to], ring_ms=ring_ms)
-        legs = await self._place_all(to, caller, ring_ms)
-        winner = await self._answered(legs, ring_ms)
-        losers = [leg for leg in legs if leg is not winner]
-        await self._hang_up(losers, Cause.ANSWERED_ELSEWHERE if winner else Cause.NO_ANSWER)
-        if winner is not None:
-            await self._join(winner)
-            result = Dialled(Outcome.ANSWERED, winner, Cause.NORMAL)
-        else:
-            await self._part(legs)
-            result = Dialled(*_most_telling(legs))
-        self.last_dial = result
-        self.note("dialled", outcome=result.outcome, target=winner.target if winner else "", cause=result.cause)
-        return result
+        self.last_dial = await Attempt(self, to, caller, ring_ms).run()
+        outcome, leg, cause = self.last_dial.outcome, self.last_dial.leg, self.last_dial.cause
+        self.note("dialled", outcome=outcome, target=leg.target if leg else "", cause=cause)
+        return self.last_dial
 
     async def talk(self, leg: Leg) -> None:
         """Waits while caller and callee talk. Returns when the callee is gone; the caller then hears nothing."""
@@ -364,18 +334,9 @@ class Call:
         await self.until(lambda: leg.over)
         self.record.ended_by = "callee"
         self.note("callee_left", target=leg.target, cause=leg.cause)
-        await self._part([leg])
+        await self.part([leg])
 
-    async def _place_all(self, to: Sequence[Destination], caller: CallerId, ring_ms: int) -> list[Leg]:
-        """Makes the legs and starts them ringing, all in step; one that cannot be made is `over` at once."""
-        legs = await asyncio.gather(*(self._place(one, caller) for one in to))
-        # Commands before its StasisStart fail, and would leave a leg down for ever.
-        await self.until(lambda: all(leg.entered or leg.over for leg in legs), ENTER_MS)
-        # With several, nobody's announcement may drown another's: early media is for a single leg.
-        await asyncio.gather(*(self._start_ringing(leg, ring_ms, early=len(legs) == 1) for leg in legs))
-        return legs
-
-    async def _place(self, to: Destination, caller: CallerId) -> Leg:
+    async def place(self, to: Destination, caller: CallerId) -> Leg:
         """Creates one outbound channel: the one door through which every leg goes out."""
         number = len(self.record.legs) + 1
         leg = Leg(self._ari, f"{self.id}.l{number}", now=self.clock.now, changed=self._wake, target=to.target)
@@ -386,91 +347,51 @@ class Call:
         try:
             await self._ari.channels.create(
                 endpoint=to.endpoint, app=self._app, channel_id=leg.id, originator=self.caller.id,
-                variables=_presented(caller),
+                variables=presented(caller),
             )
         except AriError as error:
             # Asterisk answers so for a handset that is not registered, too.
-            self._leg_failed(leg, error)
+            self.leg_failed(leg, error)
         return leg
 
-    async def _start_ringing(self, leg: Leg, ring_ms: int, *, early: bool) -> None:
-        try:
-            if not leg.entered or leg.over:
-                raise Gone("channels.create", 0, "the channel did not enter the application")
-            if early:
-                await self._enter(await self._make_bridge(), leg)
-            # Asterisk's own timer is a backstop only: ours ends the ringing first, with the cause we want.
-            await self._ari.channels.dial(leg.id, timeout_seconds=ring_ms // 1000 + DIAL_BACKSTOP_S)
-        except AriError as error:
-            self._leg_failed(leg, error)
-            await leg.hangup(Cause.TEMPORARY_FAILURE)
-
-    def _leg_failed(self, leg: Leg, error: AriError) -> None:
+    def leg_failed(self, leg: Leg, error: AriError) -> None:
         self.note("leg_failed", target=leg.target, status=error.status, message=error.message)
         if not leg.entered:
             leg.never_was(Cause.SUBSCRIBER_ABSENT)
 
-    async def _answered(self, legs: Sequence[Leg], ring_ms: int) -> Leg | None:
-        """Waits for the first answer; the caller hears ringing, or the callee's network, meanwhile."""
-        end = asyncio.get_running_loop().time() + ring_ms / 1000
-        heard = _Heard.NOTHING
-
-        def decided() -> bool:
-            return any(leg.up for leg in legs) or all(leg.over for leg in legs)
-
-        while await self.until(lambda: decided() or _audible(legs) > heard, _ms_until(end)) and not decided():
-            heard = await self._let_caller_hear(legs, heard)
-        if heard is _Heard.RINGING and self.caller.up:
-            await self._tell_caller(self.caller.ring_stop())
-        answered = [leg for leg in legs if leg.up]
-        return min(answered, key=lambda leg: leg.answered_at or self.clock.now(), default=None)
-
-    async def _let_caller_hear(self, legs: Sequence[Leg], heard: _Heard) -> _Heard:
-        """Brings the caller what can be heard of the legs now, if that is more than he hears already."""
-        audible = _audible(legs)
-        if audible <= heard:
-            return heard
-        if audible is _Heard.RINGING:
-            await self.ring()
-        elif legs[0].bridge_id is not None:
-            if not self.caller.up:
-                await self._tell_caller(self.caller.progress())
-            await self._enter(legs[0].bridge_id, self.caller)
-        return audible
-
-    async def _join(self, winner: Leg) -> None:
+    async def join(self, winner: Leg) -> None:
         """Puts caller and callee into one bridge; a callee who left again meanwhile is noticed by `talk`."""
         await self.answer()
         try:
-            bridge_id = winner.bridge_id or await self._make_bridge()
+            bridge_id = winner.bridge_id or await self.make_bridge()
             waiting = [leg for leg in (winner, self.caller) if leg.bridge_id != bridge_id]
-            await self._enter(bridge_id, *waiting)
+            await self.enter(bridge_id, *waiting)
         except AriError as error:
             self.note("join_failed", target=winner.target, status=error.status, message=error.message)
             await winner.hangup(Cause.TEMPORARY_FAILURE)
 
-    async def _make_bridge(self) -> str:
+    async def make_bridge(self) -> str:
         self._bridges_made += 1
         bridge_id = f"{self.id}.b{self._bridges_made}"
         self._bridges.append(bridge_id)
         await self._ari.bridges.create_with_id(bridge_id, type="mixing")
         return bridge_id
 
-    async def _enter(self, bridge_id: str, *legs: Leg) -> None:
+    async def enter(self, bridge_id: str, *legs: Leg) -> None:
         """Adds legs to a bridge. Asterisk's 204 promises nothing: only the event says that a channel is in."""
         if not legs:
             return
         await self._ari.bridges.add_channel(bridge_id, channel=[leg.id for leg in legs])
         await self.until(lambda: all(leg.bridge_id == bridge_id or leg.over for leg in legs), BRIDGE_MS)
 
-    async def _part(self, legs: Sequence[Leg]) -> None:
+    async def part(self, legs: Sequence[Leg]) -> None:
         """Clears away legs that are done, and their bridges, so that the caller can be served again."""
-        await self._hang_up(legs, Cause.NORMAL)
+        await self.hang_up(legs, Cause.NORMAL)
         await self.until(lambda: all(leg.gone for leg in legs), FINAL_MS)
         await self._destroy_bridges()
         await self.until(lambda: self.caller.bridge_id is None, BRIDGE_MS)
 
-    async def _hang_up(self, legs: Sequence[Leg], cause: int) -> None:
+    async def hang_up(self, legs: Sequence[Leg], cause: int) -> None:
         for result in await asyncio.gather(*(leg.hangup(cause) for leg in legs), return_exceptions=True):
             if isinstance(result, AriError):
                 self.note("hangup_failed", message=str(result))
@@ -493,7 +414,7 @@ class Call:
     async def release(self, cause: int = Cause.NORMAL) -> None:
         """Hangs up whatever is left, clears bridges and listeners, and completes the record. Never raises AriError."""
         legs = [self.caller, *self._legs]
-        await self._hang_up(legs, cause)
+        await self.hang_up(legs, cause)
         if not await self.until(lambda: all(leg.gone for leg in legs), FINAL_MS, caller_needed=False):
             left = [leg.id for leg in legs if not leg.gone]
             log.warning("call %s: Asterisk did not confirm the end of %s", self.id, ", ".join(left))
@@ -525,50 +446,6 @@ class Call:
         if self.record.ended_by == "caller":
             return "abandoned"
         return self.last_dial.outcome if self.last_dial else "completed"
-
-
-class _Heard(IntEnum):
-    """What the caller hears of the legs being dialled, more telling things last."""
-
-    NOTHING = 0
-    RINGING = 1
-    EARLY_MEDIA = 2
-
-
-def _audible(legs: Sequence[Leg]) -> _Heard:
-    if len(legs) == 1 and legs[0].early_media and legs[0].bridge_id is not None:
-        return _Heard.EARLY_MEDIA
-    return _Heard.RINGING if any(leg.ringing for leg in legs) else _Heard.NOTHING
-
-
-_TELLING = (Outcome.BUSY, Outcome.REFUSED, Outcome.NO_ANSWER)
-
-
-def _most_telling(legs: Sequence[Leg]) -> tuple[Outcome, None, int]:
-    for outcome in _TELLING:
-        for leg in legs:
-            if leg.outcome is outcome:
-                return outcome, None, leg.cause
-    return Outcome.UNREACHABLE, None, legs[0].cause if legs else Cause.SUBSCRIBER_ABSENT
-
-
-def _presented(caller: CallerId) -> dict[str, str]:
-    """The caller number as PJSIP wants it: From and P-Asserted-Identity come from the CONNECTED line of a new leg.
-
-    Without it Asterisk sends anonymous@anonymous.invalid.
-    """
-    presentation = "allowed_passed_screen" if caller.number else "prohib"
-    return {
-        "CONNECTEDLINE(num,i)": caller.number,
-        "CONNECTEDLINE(num-pres,i)": presentation,
-        "CONNECTEDLINE(name,i)": caller.name,
-        "CONNECTEDLINE(name-pres,i)": presentation,
-    }
-
-
-def _ms_until(moment: float) -> int:
-    """Milliseconds left until a moment of the loop's clock, never negative."""
-    return max(0, int((moment - asyncio.get_running_loop().time()) * 1000))
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

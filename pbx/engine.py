@@ -18,11 +18,11 @@ from pbx.ari import AriError
 from pbx.ari import Gone
 from pbx.ari import Snapshot
 from pbx.call import Call
-from pbx.call import CallerId
-from pbx.call import Destination
 from pbx.call import Hangup
 from pbx.call import Speaker
 from pbx.clock import Clock
+from pbx.dial import CallerId
+from pbx.dial import Destination
 from pbx.dialplan import Plan
 from pbx.dialplan import Plans
 from pbx.leg import Cause

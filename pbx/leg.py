@@ -228,6 +228,10 @@ class Leg:
     async def answer(self) -> None:
         await self._ari.channels.answer(self.id)
 
+    async def dial(self, timeout_ms: int) -> None:
+        """Sends a created leg out; its answer, or how it failed, comes as events."""
+        await self._ari.channels.dial(self.id, timeout_seconds=_seconds(timeout_ms))
+
     async def ring(self) -> None:
         await self._ari.channels.ring(self.id)
 
