@@ -1,12 +1,54 @@
-"""What the PBX remembers: one record per conversation with its legs and timeline, and the voicemail messages."""
+"""What the PBX remembers: one record per conversation with its legs and timeline, and the voicemail messages.
+
+A call never waits for its record. `Store.save` hands it to a writer, which gathers what arrives within a moment into
+one transaction. While the database is away, records go to a spool on disk and are written when it is back, also by
+the next engine: each exactly once, since writing a record again changes nothing.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from itertools import islice
+from pathlib import Path
 from typing import Any
+
+import orjson
+from sqlalchemy import Table
+from sqlalchemy import delete
+from sqlalchemy import func
+from sqlalchemy import insert
+from sqlalchemy import select
+from sqlalchemy import tuple_
+from sqlalchemy import update
+
+from pbx import database
+from pbx import metrics
+from pbx.clock import Clock
+from pbx.database import Database
+from pbx.database import StoreError
+from pbx.spool import Spool
+
+__all__ = ["AnyStore", "CallRecord", "LegRecord", "MemoryStore", "Message", "Moment", "Store", "StoreError"]
+
+log = logging.getLogger(__name__)
+
+_GATHER = 0.05  # seconds in which records are gathered into one transaction; a crash may cost as much
+_GROUP = 200  # records in one transaction
+_MOST_IN_MEMORY = 10_000  # lines, about 40 MB; only a full or missing spool lets them grow that far
+_FIRST_RETRY = 0.5  # seconds
+_LAST_RETRY = 30.0  # seconds
 
 _ZERO = timedelta()
 _MILLISECOND = timedelta(milliseconds=1)
@@ -96,7 +138,401 @@ class Message:
     deleted_at: datetime | None = None
 
 
+class Store:
+    """Records in a database, by URL: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.
+
+    `spool` is the file where records wait while the database is away; without one they wait in memory only.
+    `patience` is how many seconds one attempt may take. Methods that read raise StoreError when the database is away.
+    """
+
+    def __init__(self, url: str, *, clock: Clock, spool: Path | None, patience: float = 5.0) -> None:
+        self._database = Database(url, patience)
+        self._clock = clock
+        self._spool = Spool(spool) if spool else None
+        self._waiting: deque[bytes] = deque()  # younger than every line in the spool
+        self._arrived = asyncio.Event()
+        self._turn = asyncio.Lock()  # held by whoever moves lines out of _waiting or the spool
+        self._writer: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Upgrades the schema, then starts the writer, first on what an earlier engine left in the spool.
+
+        Raises StoreError when the database or the spool cannot be used.
+        """
+        await self._database.open()
+        if self._spool:
+            try:
+                await asyncio.to_thread(self._spool.open)
+            except OSError as error:
+                await self._database.close()
+                raise StoreError(self._spool_problem(error)) from error
+            if self._spool.waiting:
+                log.info("%d records of an earlier run wait in %s", self._spool.waiting, self._spool.path)
+                self._arrived.set()
+        self._writer = asyncio.create_task(self._write_for_ever(), name="record writer")
+
+    async def close(self) -> None:
+        """Writes everything that waits, to the spool if the database is away, and lets go of both."""
+        if self._writer:
+            async with self._turn:  # never in the middle of a transaction
+                self._writer.cancel()
+            await asyncio.wait([self._writer])
+        try:
+            await self.flush()
+        except StoreError as error:
+            if self._waiting:
+                log.error("%d records are lost: %s", len(self._waiting), error)
+            else:
+                log.warning("%s; %d records wait in the spool for the next start", error, self._lines_waiting())
+        await self._database.close()
+        if self._spool:
+            await asyncio.to_thread(self._spool.close)
+
+    def save(self, record: CallRecord) -> None:
+        """Keeps the record as it is now. Never waits, never raises; saving it again later replaces it."""
+        try:
+            self._keep(_line("call", record))
+        except (TypeError, StoreError):
+            log.exception("the record of call %s cannot be kept", record.id)
+
+    async def flush(self) -> None:
+        """Waits until everything saved so far is in the database. Raises StoreError when it is away."""
+        async with self._turn:
+            try:
+                await self._write_spooled()
+                await self._write_waiting()
+            except StoreError:
+                await self._spill()
+                raise
+            except OSError as error:
+                raise StoreError(self._spool_problem(error)) from error
+            finally:
+                metrics.records_waiting.set(self._lines_waiting())
+
+    async def next_epoch(self, node: str, worker: str) -> int:
+        """Counts the starts of a worker: 1 at the first. No two callers ever get the same number."""
+        workers = database.workers
+        counted = self._database.insert(workers).values(node=node, worker=worker, epoch=1)
+        counted = counted.on_conflict_do_update(
+            index_elements=["node", "worker"], set_={"epoch": workers.c.epoch + 1}
+        )
+        async with self._database.transaction() as connection:
+            return int((await connection.execute(counted.returning(workers.c.epoch))).scalar_one())
+
+    async def calls(
+        self, *, tenant: str | None = None, since: datetime | None = None, before: str | None = None, limit: int = 50
+    ) -> list[CallRecord]:
+        """Finished calls, newest start first; the next page is `before` the id of the last one."""
+        table = database.calls
+        place = tuple_(table.c.started_at, table.c.id)
+        query = select(table).order_by(table.c.started_at.desc(), table.c.id.desc()).limit(limit)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        if since is not None:
+            query = query.where(table.c.started_at >= since)
+        if before is not None:
+            cursor = table.alias()
+            query = query.where(place < select(cursor.c.started_at, cursor.c.id).where(cursor.c.id == before))
+        return await self._records(query)
+
+    async def call(self, id: str) -> CallRecord | None:
+        found = await self._records(select(database.calls).where(database.calls.c.id == id))
+        return found[0] if found else None
+
+    async def add_message(self, message: Message) -> None:
+        """Returns when the message is in the database or, while that is away, in the spool."""
+        self._keep(_line("message", message))
+        # The message waits like a record, and the writer reports that the database is away.
+        with suppress(StoreError):
+            await self.flush()
+
+    async def messages(self, tenant: str, box: str) -> list[Message]:
+        """What is in a box: the unheard messages, then the heard ones, each from the oldest."""
+        table = database.messages
+        query = select(table).where(table.c.tenant == tenant, table.c.box == box, table.c.deleted_at.is_(None))
+        query = query.order_by(table.c.heard_at.is_not(None), table.c.recorded_at, table.c.id)
+        async with self._database.transaction() as connection:
+            return [Message(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def mark_heard(self, id: str) -> None:
+        await self._stamp(id, "heard_at")
+
+    async def delete_message(self, id: str) -> None:
+        await self._stamp(id, "deleted_at")
+
+    async def counts(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """(unheard, heard) messages of every box that has any, by (tenant, box)."""
+        table = database.messages
+        query = select(table.c.tenant, table.c.box, func.count(), func.count(table.c.heard_at))
+        query = query.where(table.c.deleted_at.is_(None)).group_by(table.c.tenant, table.c.box)
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).all()
+        return {(tenant, box): (every - heard, heard) for tenant, box, every, heard in rows}
+
+    async def _records(self, query: Any) -> list[CallRecord]:
+        async with self._database.transaction() as connection:
+            found = (await connection.execute(query)).mappings().all()
+            legs = select(database.legs).where(database.legs.c.call_id.in_([row["id"] for row in found]))
+            of_call: dict[str, list[dict[str, Any]]] = {row["id"]: [] for row in found}
+            for leg in (await connection.execute(legs.order_by(database.legs.c.number, database.legs.c.id))).mappings():
+                of_call[leg["call_id"]].append({name: value for name, value in leg.items() if name != "call_id"})
+        return [_record({**row, "legs": of_call[row["id"]]}) for row in found]
+
+    async def _stamp(self, message_id: str, column: str) -> None:
+        # Only the first time counts, however often the listener presses the key.
+        table = database.messages
+        change = update(table).where(table.c.id == message_id, table.c[column].is_(None))
+        async with self._database.transaction() as connection:
+            await connection.execute(change.values({column: self._clock.now()}))
+
+    def _keep(self, line: bytes) -> None:
+        if len(self._waiting) >= _MOST_IN_MEMORY:
+            raise StoreError(f"{_MOST_IN_MEMORY} records wait in memory already, and none can be written")
+        self._waiting.append(line)
+        metrics.records_waiting.set(self._lines_waiting())
+        self._arrived.set()
+
+    def _lines_waiting(self) -> int:
+        return len(self._waiting) + (self._spool.waiting if self._spool else 0)
+
+    async def _write_for_ever(self) -> None:
+        retry = _FIRST_RETRY
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(_GATHER)
+            self._arrived.clear()
+            try:
+                await self.flush()
+                retry = _FIRST_RETRY
+            except Exception as error:  # a defect too: the writer outlives it, and what waits is not lost
+                defect = not isinstance(error, StoreError)
+                log.warning(
+                    "%s; %d records wait, next try in %g s", error, self._lines_waiting(), retry, exc_info=defect
+                )
+                await self._spill_for(retry)
+                retry = min(retry * 2, _LAST_RETRY)
+                self._arrived.set()
+
+    async def _spill_for(self, seconds: float) -> None:
+        """Sits out an outage: what arrives meanwhile goes to the disk at once."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return
+            await asyncio.sleep(min(_GATHER, left))
+            self._arrived.clear()
+            async with self._turn:
+                await self._spill()
+
+    async def _spill(self) -> None:
+        """Moves the lines in memory to the spool. When that fails too they stay, and the next outcome is the same."""
+        if not self._spool or not self._waiting:
+            return
+        lines = list(self._waiting)
+        try:
+            await asyncio.to_thread(self._spool.append, lines)
+        except OSError as error:
+            log.error("%s; %d records stay in memory", self._spool_problem(error), len(lines))
+        else:
+            self._drop(len(lines))
+
+    async def _write_spooled(self) -> None:
+        while self._spool and self._spool.waiting:
+            lines = await asyncio.to_thread(self._spool.head, _GROUP)
+            await self._write(lines)
+            await asyncio.to_thread(self._spool.forget, lines)
+            if len(self._waiting) > _GROUP:
+                await self._spill()  # a long spool must not fill the memory while it is written
+
+    async def _write_waiting(self) -> None:
+        while lines := list(islice(self._waiting, _GROUP)):
+            await self._write(lines)
+            self._drop(len(lines))
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self._waiting.popleft()
+
+    async def _write(self, lines: Sequence[bytes]) -> None:
+        """All the lines in one transaction. Raises StoreError when the database is away."""
+        try:
+            await self._write_group(lines)
+        except StoreError as error:
+            if not error.record_at_fault:
+                raise
+            if len(lines) == 1:
+                await self._set_aside(lines[0], error)
+                return
+            # One bad record must not hold up the others for ever.
+            for line in lines:
+                await self._write([line])
+
+    async def _write_group(self, lines: Sequence[bytes]) -> None:
+        try:
+            items = [orjson.loads(line) for line in lines]
+            # The youngest version of a call that was saved several times.
+            calls = {item["call"]["id"]: _with_times(item["call"]) for item in items if "call" in item}
+            messages = [_with_times(item["message"]) for item in items if "message" in item]
+            legs = [{"call_id": id, **_with_times(leg)} for id, call in calls.items() for leg in call.pop("legs")]
+            async with self._database.transaction() as connection:
+                if calls:
+                    await connection.execute(self._upsert(database.calls), list(calls.values()))
+                    await connection.execute(delete(database.legs).where(database.legs.c.call_id.in_(list(calls))))
+                if legs:
+                    await connection.execute(insert(database.legs), legs)
+                if messages:
+                    add = self._database.insert(database.messages).on_conflict_do_nothing()
+                    await connection.execute(add, messages)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise StoreError(f"a record does not fit: {error!r}", record_at_fault=True) from error
+        metrics.records_written.inc(len(calls))
+
+    def _upsert(self, table: Table) -> Any:
+        statement = self._database.insert(table)
+        return statement.on_conflict_do_update(
+            index_elements=["id"],
+            set_={column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key},
+        )
+
+    async def _set_aside(self, line: bytes, error: StoreError) -> None:
+        if not self._spool:
+            log.error("a record is lost, no database would take it: %s", error)
+            return
+        refused = Spool(self._spool.path.with_suffix(".refused"))
+        log.error("a record that no database would take is set aside in %s: %s", refused.path, error)
+        await asyncio.to_thread(_append_alone, refused, line)
+
+    def _spool_problem(self, error: OSError) -> str:
+        path = self._spool.path if self._spool else None
+        if isinstance(error, BlockingIOError):
+            return f"the spool {path} is used by another engine: give each engine a directory of its own"
+        return f"the spool {path} cannot be used: {error.strerror or error}"
+
+
+class MemoryStore:
+    """A Store without a database, for simulations and tests: nothing waits, nothing outlives the process."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._calls: dict[str, bytes] = {}
+        self._messages: dict[str, Message] = {}
+        self._epochs: dict[tuple[str, str], int] = {}
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def save(self, record: CallRecord) -> None:
+        # Kept as the line a Store would keep, so that a record no database would take is noticed here too.
+        try:
+            self._calls[record.id] = _line("call", record)
+        except TypeError:
+            log.exception("the record of call %s cannot be kept", record.id)
+
+    async def flush(self) -> None:
+        pass
+
+    async def next_epoch(self, node: str, worker: str) -> int:
+        self._epochs[node, worker] = self._epochs.get((node, worker), 0) + 1
+        return self._epochs[node, worker]
+
+    async def calls(
+        self, *, tenant: str | None = None, since: datetime | None = None, before: str | None = None, limit: int = 50
+    ) -> list[CallRecord]:
+        records = sorted(map(_from_line, self._calls.values()), key=_place, reverse=True)
+        if before is not None:
+            cursor = await self.call(before)
+            records = [record for record in records if cursor and _place(record) < _place(cursor)]
+        return [
+            record
+            for record in records
+            if (tenant is None or record.tenant == tenant) and (since is None or record.started_at >= since)
+        ][:limit]
+
+    async def call(self, id: str) -> CallRecord | None:
+        line = self._calls.get(id)
+        return _from_line(line) if line else None
+
+    async def add_message(self, message: Message) -> None:
+        self._messages.setdefault(message.id, replace(message))
+
+    async def messages(self, tenant: str, box: str) -> list[Message]:
+        found = [replace(message) for message in self._in_boxes() if (message.tenant, message.box) == (tenant, box)]
+        return sorted(found, key=lambda message: (message.heard_at is not None, message.recorded_at, message.id))
+
+    async def mark_heard(self, id: str) -> None:
+        if (message := self._messages.get(id)) and message.heard_at is None:
+            message.heard_at = self._clock.now()
+
+    async def delete_message(self, id: str) -> None:
+        if (message := self._messages.get(id)) and message.deleted_at is None:
+            message.deleted_at = self._clock.now()
+
+    async def counts(self) -> dict[tuple[str, str], tuple[int, int]]:
+        counts: dict[tuple[str, str], tuple[int, int]] = {}
+        for message in self._in_boxes():
+            new, old = counts.get((message.tenant, message.box), (0, 0))
+            heard = message.heard_at is not None
+            counts[message.tenant, message.box] = (new + (not heard), old + heard)
+        return counts
+
+    def _in_boxes(self) -> Iterable[Message]:
+        return (message for message in self._messages.values() if message.deleted_at is None)
+
+
+AnyStore = Store | MemoryStore
+
+
 def _ms_between(start: datetime | None, end: datetime | None) -> int:
     if start is None or end is None:
         return 0
     return max(end - start, _ZERO) // _MILLISECOND
+
+
+def _line(kind: str, item: CallRecord | Message) -> bytes:
+    """A record as one line of JSON, the form in which it waits. Raises TypeError for a time without zone."""
+    return orjson.dumps({kind: item}, _plain, orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: object) -> str:
+    if not isinstance(value, datetime):
+        return str(value)
+    if value.tzinfo is None:
+        raise ValueError(f"{value} has no time zone")
+    return value.astimezone(UTC).isoformat()
+
+
+def _from_line(line: bytes) -> CallRecord:
+    call = _with_times(orjson.loads(line)["call"])
+    return _record({**call, "legs": [_with_times(leg) for leg in call["legs"]]})
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        if name.endswith("_at") and value is not None:
+            row[name] = datetime.fromisoformat(value)
+    return row
+
+
+def _record(row: Mapping[str, Any]) -> CallRecord:
+    legs = [LegRecord(**leg) for leg in row["legs"]]
+    timeline = [Moment(**{**moment, "at": datetime.fromisoformat(moment["at"])}) for moment in row["timeline"]]
+    return CallRecord(**{**row, "legs": legs, "timeline": timeline})
+
+
+def _place(record: CallRecord) -> tuple[datetime, str]:
+    return record.started_at, record.id
+
+
+def _append_alone(spool: Spool, line: bytes) -> None:
+    spool.open()
+    try:
+        spool.append([line])
+    finally:
+        spool.close()
