@@ -1,0 +1,235 @@
+"""The real wire: ARI over HTTP and one WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from pbx import metrics
+from pbx.ari import AriError
+from pbx.ari import Gone
+from pbx.ari import Unreachable
+from pbx.ari_api import OBJECTS
+from pbx.ari_api import Event
+
+log = logging.getLogger(__name__)
+
+_CONNECT = 5.0  # seconds for the event stream to open
+_HEARTBEAT = 5.0  # seconds; Asterisk itself never pings
+_IDLE = 10.0  # seconds; below the 15 after which an Asterisk of default settings closes a silent connection
+_RECEIVE_BUFFER = 4 << 20  # bytes in the kernel, for the moments in which nobody reads
+_BATCH = 100  # events handled before the reader gets its turn
+_JSON = {"Content-Type": "application/json"}
+_OPEN = "events.event_websocket"
+# What Asterisk says, with 400, 409 or 422 according to the operation, of a channel that is just leaving.
+_LEAVING = {"Channel not found", "Channel not in Stasis application", "Channel not in this bridge"}
+
+
+class HttpWire:
+    """ARI with commands through a pool of kept connections and events through one WebSocket.
+
+    Not all through the WebSocket: Asterisk works on its requests one after another, and some wait for a prompt to end.
+    `url` is the root of Asterisk's HTTP server, without /ari.
+    """
+
+    def __init__(self, url: str, user: str, password: str, *, connections: int = 32) -> None:
+        if URL(url).user or URL(url).password:
+            raise ValueError("user and password do not belong into the URL of ARI: give them on their own")
+        self._base = url.rstrip("/") + "/ari"
+        # A header, not `?api_key=`: addresses end up in logs.
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {token}"}
+        self._connections = connections
+        self._pool: aiohttp.ClientSession | None = None
+        self._stream: _EventStream | None = None
+        self._closed = False
+
+    async def connect(self, app: str, deliver: Callable[[Event], None]) -> None:
+        if self._stream:
+            await self._stream.close()
+        url = f"{self._base}/events?{urlencode({'app': app, 'subscribeAll': 'false'})}"
+        session = self._session(aiohttp.TCPConnector(socket_factory=_roomy_socket))
+        try:
+            async with asyncio.timeout(_CONNECT):
+                websocket = await session.ws_connect(
+                    url, heartbeat=_HEARTBEAT, timeout=aiohttp.ClientWSTimeout(ws_close=1.0), max_msg_size=0,
+                    decode_text=False,
+                )
+        except BaseException as error:
+            await session.close()
+            if isinstance(error, aiohttp.WSServerHandshakeError):
+                raise _refusal(_OPEN, error.status, b"") from None
+            if isinstance(error, (TimeoutError, aiohttp.ClientError, OSError)):
+                raise _no_answer(_OPEN, error, _CONNECT) from None
+            raise
+        metrics.ari_connections.inc()
+        self._stream = _EventStream(session, websocket, deliver)
+
+    async def lost(self) -> str:
+        return await self._stream.lost() if self._stream else "never connected"
+
+    async def request(
+        self, operation: str, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None,
+        timeout: float,
+    ) -> Any:
+        url = self._base + path + ("?" + urlencode(query, quote_via=quote) if query else "")
+        data, headers = (None, None) if body is None else (orjson.dumps(body), _JSON)
+        began = time.perf_counter()
+        status = 0
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._requests().request(
+                    method, URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                content = await response.read()
+                status = response.status
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise _no_answer(operation, error, timeout) from None
+        finally:
+            metrics.ari_requests.labels(operation, status).inc()
+            metrics.ari_seconds.labels(operation).observe(time.perf_counter() - began)
+        if status >= 300:
+            raise _refusal(operation, status, content)
+        if response.content_type != "application/json":
+            return content or None  # a recording
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise AriError(operation, status, "the answer is not JSON") from None
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._stream:
+            await self._stream.close()
+        if self._pool:
+            await self._pool.close()
+
+    def _requests(self) -> aiohttp.ClientSession:
+        if self._pool is None:
+            self._pool = self._session(aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_IDLE))
+        return self._pool
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        if self._closed:
+            raise aiohttp.ClientConnectionError("the wire is closed")
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # each request has its own deadline
+        )
+
+
+class _EventStream:
+    """One WebSocket. A task only reads, for Asterisk refuses SIP when nobody takes its events; another handles them."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, websocket: aiohttp.ClientWebSocketResponse[Any],
+        deliver: Callable[[Event], None],
+    ) -> None:
+        self._session = session
+        self._websocket = websocket
+        self._deliver = deliver
+        self._unread: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._reader = asyncio.create_task(self._read())
+        self._handler = asyncio.create_task(self._handle())
+
+    async def lost(self) -> str:
+        await asyncio.wait((self._handler,))
+        if self._handler.cancelled() or self._reader.cancelled():
+            return "closed by us"
+        self._handler.result()  # a mistake of `deliver` is not kept quiet
+        return self._reader.result()
+
+    async def close(self) -> None:
+        self._reader.cancel()
+        self._handler.cancel()
+        await asyncio.wait((self._reader, self._handler))
+        await self._websocket.close()
+        await self._session.close()
+
+    async def _read(self) -> str:
+        try:
+            while True:
+                message = await self._websocket.receive()
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    self._unread.append(message.data)
+                    self._arrived.set()
+                elif message.type is aiohttp.WSMsgType.ERROR:
+                    return f"{message.data}"
+                elif message.type is not aiohttp.WSMsgType.BINARY:
+                    return f"closed with {self._websocket.close_code}"
+        finally:
+            self._arrived.set()
+
+    async def _handle(self) -> None:
+        while self._unread or not self._reader.done():
+            for _ in range(min(len(self._unread), _BATCH)):
+                self._hand_over(self._unread.popleft())
+            if self._unread:
+                await asyncio.sleep(0)
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def _hand_over(self, text: bytes) -> None:
+        try:
+            event = orjson.loads(text)
+            known = event["type"] in OBJECTS
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            log.warning("not an event: %.300r", text)
+            metrics.ari_events.labels("invalid").inc()
+            return
+        metrics.ari_events.labels(event["type"] if known else "unknown").inc()
+        _measure_lag(event.get("timestamp"))
+        self._deliver(event)
+
+
+def _measure_lag(timestamp: Any) -> None:
+    try:
+        sent = datetime.fromisoformat(timestamp).timestamp()
+    except (TypeError, ValueError):
+        return
+    metrics.ari_event_lag_seconds.observe(max(0.0, time.time() - sent))
+
+
+def _roomy_socket(address: tuple[Any, ...]) -> socket.socket:
+    # Before the connection is made: later, the window of the connection would not grow with the buffer.
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    made.setblocking(False)
+    return made
+
+
+def _refusal(operation: str, status: int, content: bytes) -> AriError:
+    try:
+        message = orjson.loads(content)["message"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = "user or password refused" if status == 401 else "refused"
+    if status == 404 or (status in (400, 409, 422) and message in _LEAVING):
+        return Gone(operation, status, message)
+    return AriError(operation, status, message)
+
+
+def _no_answer(operation: str, error: BaseException, timeout: float) -> Unreachable:
+    # aiohttp's own timeouts are ClientErrors as well; ours is the plain one.
+    message = f"no answer within {timeout:g} s" if type(error) is TimeoutError else str(error) or type(error).__name__
+    return Unreachable(operation, 0, message)
