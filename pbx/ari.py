@@ -23,7 +23,7 @@ from typing import cast
 from pbx.ari_api import OBJECTS
 from pbx.ari_api import Bridge
 from pbx.ari_api import Channel
-from pbx.ari_api import Event
+from pbx.ari_api import Event as Event
 from pbx.ari_api import Operations
 from pbx.ari_api import StasisStart
 from pbx.clock import Clock
