@@ -10,7 +10,9 @@ import os
 import tempfile
 import unicodedata
 from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from pbx import metrics
@@ -18,6 +20,7 @@ from pbx.prefix import Prefix
 from pbx.prefix import ProgramMissing
 
 MAX_TEXT = 2_000  # characters, about two minutes
+ESPEAK_VOICES: Mapping[str, str] = MappingProxyType({"en": "en-us", "fr": "fr-fr"})
 MAX_NUMBER = 999_999_999  # the French voice has no word beyond the million
 
 
@@ -26,41 +29,50 @@ class SpeechError(Exception):
 
 
 class Voice(Protocol):
-    """An engine that speaks."""
+    """An engine that speaks. Both methods raise SpeechError."""
 
-    async def identity(self) -> str:
-        """Names everything that changes how the voice sounds (engine, version, settings). Raises SpeechError."""
+    async def identity(self, language: str) -> str:
+        """Names everything that changes how this language sounds: engine, version, settings."""
 
     async def speak(self, text: str, language: str, target: Path) -> None:
-        """Speaks one line of text, a stranger's perhaps, into a WAV file of any rate and level. Raises SpeechError."""
+        """Speaks one line of text, a stranger's perhaps, into a WAV file of any rate and level."""
 
 
 class EspeakVoice:
-    """espeak-ng, from the prefix or from PATH: plain, quick (some 10 ms a sentence) and always there."""
+    """espeak-ng, from the prefix or from PATH: plain, quick (some 10 ms a sentence) and always there.
 
-    _VOICES = {"en": "en-us", "fr": "fr-fr"}
+    `voices` gives its voice for each language, "fr" being good for "fr-CA" too.
+    """
 
-    def __init__(self, prefix: Prefix, *, words_per_minute: int = 160) -> None:
+    def __init__(
+        self, prefix: Prefix, voices: Mapping[str, str] = ESPEAK_VOICES, *, words_per_minute: int = 160
+    ) -> None:
         self._prefix = prefix
+        self._voices = voices
         self._speed = str(words_per_minute)
         self._version = ""
 
-    async def identity(self) -> str:
+    async def identity(self, language: str) -> str:
+        voice = self._voice(language)
         if not self._version:
             banner = await _run(self._prefix, "espeak-ng", "--version")
             self._version = banner.decode(errors="replace").partition("Data at:")[0].strip()
-        return f"{self._version} {self._speed}"
+        return f"{self._version} {voice} {self._speed}"
 
     async def speak(self, text: str, language: str, target: Path) -> None:
-        try:
-            voice = self._VOICES[_base(language)]
-        except KeyError:
-            known = ", ".join(self._VOICES)
-            raise SpeechError(f'espeak-ng is not set up to speak "{language}" (languages: {known})') from None
         # Phonemes between double brackets are the one markup that cannot be switched off.
         harmless = text.replace("[", " ").replace("]", " ")
-        options = ["-v", voice, "-s", self._speed, "-b", "1", "-z", "--stdin", "-w", str(target)]
-        await _run(self._prefix, "espeak-ng", *options, given=harmless.encode())
+        voice = ("-v", self._voice(language), "-s", self._speed)
+        await _run(
+            self._prefix, "espeak-ng", *voice, "-b", "1", "-z", "--stdin", "-w", str(target), given=harmless.encode()
+        )
+
+    def _voice(self, language: str) -> str:
+        voice = self._voices.get(language) or self._voices.get(_base(language))
+        if voice is None:
+            known = ", ".join(self._voices)
+            raise SpeechError(f'espeak-ng has no voice set for "{language}" (languages: {known})')
+        return voice
 
 
 class Speech:
@@ -94,7 +106,7 @@ class Speech:
             raise SpeechError("there is no text to say")
         if len(text) > MAX_TEXT:
             raise SpeechError(f"the text to say has {len(text)} characters, at most {MAX_TEXT} are allowed")
-        content = [await self._voice.identity(), *self._EFFECTS, language, text]
+        content = [await self._voice.identity(language), *self._EFFECTS, language, text]
         name = hashlib.sha256("\0".join(content).encode()).hexdigest()[:32]
         # The extension tells Asterisk the rate: .wav is 8 kHz, .wav16 is 16 kHz. A URI has none.
         path = self._folder / f"{name}.wav16"

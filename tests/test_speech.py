@@ -48,7 +48,7 @@ class Beep:
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def identity(self) -> str:
+    async def identity(self, language: str) -> str:
         return self.name
 
     async def speak(self, text: str, language: str, target: Path) -> None:
@@ -139,7 +139,7 @@ async def test_no_text_and_too_much_text_are_refused(tmp_path: Path, prefix: Pre
 
 
 async def test_a_language_without_a_voice_is_named(tmp_path: Path, prefix: Prefix) -> None:
-    with pytest.raises(SpeechError, match=r'speak "tlh" \(languages: en, fr\)'):
+    with pytest.raises(SpeechError, match=r'no voice set for "tlh" \(languages: en, fr\)'):
         await Speech(tmp_path, prefix).sound("nuqneH", "tlh")
 
 
@@ -239,9 +239,17 @@ async def test_all_texts_of_a_plan_are_made_beforehand(tmp_path: Path, prefix: P
     assert len(list(tmp_path.glob("*.wav16"))) == 2
 
 
-async def test_espeak_tells_its_version_and_speed(prefix: Prefix) -> None:
-    assert (await EspeakVoice(prefix, words_per_minute=140).identity()).startswith("eSpeak NG text-to-speech: 1.")
-    assert await EspeakVoice(prefix).identity() != await EspeakVoice(prefix, words_per_minute=140).identity()
+async def test_whatever_changes_the_sound_of_espeak_changes_its_identity(prefix: Prefix) -> None:
+    usual = await EspeakVoice(prefix).identity("fr")
+    assert usual.startswith("eSpeak NG text-to-speech: 1.")
+    assert usual == await EspeakVoice(prefix, {"fr": "fr-fr", "en": "en-gb"}).identity("fr-CA")
+    assert usual != await EspeakVoice(prefix, {"fr": "fr-be"}).identity("fr")
+    assert usual != await EspeakVoice(prefix, words_per_minute=140).identity("fr")
+
+
+async def test_a_voice_that_espeak_does_not_have_is_reported_in_its_words(tmp_path: Path, prefix: Prefix) -> None:
+    with pytest.raises(SpeechError, match="espeak-ng failed with status 1: .*voice does not exist"):
+        await Speech(tmp_path, prefix, EspeakVoice(prefix, {"fr": "zz"})).sound(WELCOME, "fr")
 
 
 def words(uris: list[str]) -> str:
