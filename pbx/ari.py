@@ -70,6 +70,19 @@ class Replaced(AriError):
     """Another connection has taken our application over: its calls are no longer ours, and no request is sent."""
 
 
+# What Asterisk says, with 400, 409, 422 or 500 according to the operation, of a channel that is just leaving.
+_LEAVING = {
+    "Channel not found", "Channel not in Stasis application", "Channel not in this bridge", "Failed to answer channel",
+}
+
+
+def refusal(operation: str, status: int, message: str) -> AriError:
+    """The error that stands for Asterisk's refusal of a request."""
+    if status == 404 or message in _LEAVING:
+        return Gone(operation, status, message)
+    return AriError(operation, status, message)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What is alive just after a connection was made.
