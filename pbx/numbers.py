@@ -68,7 +68,7 @@ def emergency(dialled: str, country: str, outside_prefix: str | None = None) -> 
     code = phonenumbers.country_code_for_region(country)
     for digits in _readings(dialled, outside_prefix):
         abroad = re.fullmatch(rf"(?:\+|00|011){code}(\d+)", digits)
-        for short in filter(None, (digits, abroad and abroad[1])):
+        for short in [digits, str(abroad[1])] if abroad else [digits]:
             if short in listed or _known_emergency(short, country):
                 return short
     return None

@@ -121,17 +121,16 @@ def duration(milliseconds: int) -> str:
     return "".join(parts) or "0s"
 
 
+_EDITOR_DURATION = {
+    "type": "string",
+    "pattern": r"^\s*([0-9]+\s*(h|m|min)\s*[0-9]{1,2}|([0-9]+\s*(h|m|min|s|ms)\s*)+)\s*$",
+    "description": 'A time with its unit: "20s", "500ms", "2min", "1h30"',
+}
 Milliseconds = Annotated[
     int,
     BeforeValidator(_milliseconds),
     PlainSerializer(duration, return_type=str, when_used="json"),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": r"^\s*([0-9]+\s*(h|m|min)\s*[0-9]{1,2}|([0-9]+\s*(h|m|min|s|ms)\s*)+)\s*$",
-            "description": 'A time with its unit: "20s", "500ms", "2min", "1h30"',
-        }
-    ),
+    WithJsonSchema(_EDITOR_DURATION),
 ]
 
 
@@ -160,12 +159,22 @@ def _read_scalars(schema: Any) -> Any:
 # Models
 
 
+def _show_defaults(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """An editor proposes a default as it is written: 20s, not 20000."""
+    for field in model.model_fields.values():
+        shown = schema.get("properties", {}).get(field.alias, {})
+        if shown.get("pattern") == _EDITOR_DURATION["pattern"] and isinstance(field.default, int):
+            shown["default"] = duration(field.default)
+
+
 class Model(BaseModel):
     """A mapping in a YAML file. Immutable; unknown keys are refused; equal content is equal wherever it is written."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda name: name.rstrip("_"))
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=lambda name: name.rstrip("_"), json_schema_extra=_show_defaults
+    )
 
-    _where: Where = PrivateAttr(NOWHERE)
+    _where: Where = PrivateAttr(default_factory=lambda: NOWHERE)
 
     @property
     def where(self) -> Where:
@@ -355,7 +364,8 @@ def _verdict(group: list[_Finding]) -> list[Problem]:
         remedy = f": {remedy}"
     elif remedy:
         remedy = f" {remedy}"
-    return [Problem(group[0].where, f"expected {_one_of(wanted, '')}, not {_describe(value)}{remedy}")]
+    found = f"but there is {value.blank} here" if isinstance(value, Text) and value.blank else f"not {_describe(value)}"
+    return [Problem(group[0].where, f"expected {_one_of(wanted, '')}, {found}{remedy}")]
 
 
 def _remedy(value: object, wanted: list[str]) -> str:
@@ -380,8 +390,7 @@ def _describe(value: object) -> str:
         return _MAPPING
     if isinstance(value, list):
         return "a list"
-    blank = value.blank if isinstance(value, Text) else ""
-    return blank or f'"{short(str(value))}"'
+    return f'"{short(str(value))}"'
 
 
 def _parts(value: object) -> set[int]:
