@@ -302,6 +302,15 @@ class Call:
         self.note("recorded", recording=name, duration_ms=recording.duration_ms)
         return Recorded(name, recording.duration_ms)
 
+    async def discard(self, recording: str) -> None:
+        """Deletes a recording that nobody needs, whether the caller is still there or not."""
+        try:
+            await self._ari.recordings.delete_stored(recording)
+        except Gone:
+            pass
+        except AriError as error:
+            log.warning("call %s: recording %s could not be deleted: %s", self.id, recording, error)
+
     async def hangup(self, cause: int = Cause.NORMAL) -> None:
         """Sends the caller away with this Q.850 cause; always raises Hangup."""
         self.note("hangup", cause=cause)
@@ -347,7 +356,7 @@ class Call:
         try:
             await self._ari.channels.create(
                 endpoint=to.endpoint, app=self._app, channel_id=leg.id, originator=self.caller.id,
-                variables=presented(caller),
+                variables=presented(to.caller or caller),
             )
         except AriError as error:
             # Asterisk answers so for a handset that is not registered, too.

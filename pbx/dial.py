@@ -23,23 +23,25 @@ BACKSTOP_MS = 5_000  # by how much Asterisk's own ring timer outlasts ours
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """One leg that may be made.
-
-    `endpoint` is Asterisk's ("PJSIP/acme-101", "PJSIP/+33199000199@trunk-x"); `target` says whom for the record.
-    """
-
-    endpoint: str
-    target: str
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class CallerId:
     """The caller number and name that a leg presents; an empty number is sent as withheld."""
 
     number: str
     name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One leg that may be made.
+
+    `endpoint` is Asterisk's ("PJSIP/acme-101", "PJSIP/+33199000199@trunk-x"); `target` says whom for the record.
+    `caller` is presented to this one alone, instead of the caller of the whole attempt.
+    """
+
+    endpoint: str
+    target: str
+    name: str = ""
+    caller: CallerId | None = None
 
 
 @dataclass(frozen=True, slots=True)
