@@ -173,10 +173,12 @@ class Store:
 
     async def close(self) -> None:
         """Writes everything that waits, to the spool if the database is away, and lets go of both."""
-        if self._writer:
-            async with self._turn:  # never in the middle of a transaction
-                self._writer.cancel()
-            await asyncio.wait([self._writer])
+        if self._writer is None:
+            return
+        async with self._turn:  # never in the middle of a transaction
+            self._writer.cancel()
+        await asyncio.wait([self._writer])
+        self._writer = None
         try:
             await self.flush()
         except StoreError as error:
@@ -232,7 +234,8 @@ class Store:
             query = query.where(table.c.started_at >= since)
         if before is not None:
             cursor = table.alias()
-            query = query.where(place < select(cursor.c.started_at, cursor.c.id).where(cursor.c.id == before))
+            reached = select(cursor.c.started_at, cursor.c.id).where(cursor.c.id == before)
+            query = query.where(place < reached.scalar_subquery())
         return await self._records(query)
 
     async def call(self, id: str) -> CallRecord | None:
