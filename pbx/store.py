@@ -1,7 +1,7 @@
 """What the PBX remembers: one record per conversation with its legs and timeline, and the voicemail messages.
 
-A call never waits for its record. `Store.save` hands it to a writer, which gathers what arrives within a moment into
-one transaction. While the database is away, records go to a spool on disk and are written when it is back, also by
+A call never waits for its record. `Store.save` hands it to a writer, which puts what arrives within a moment into one
+transaction. While the database is away, records go to a spool on disk and are written when it is back, also by
 the next engine: each exactly once, since writing a record again changes nothing.
 """
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from sqlalchemy import Executable
 from sqlalchemy import Table
 from sqlalchemy import delete
 from sqlalchemy import func
@@ -44,7 +45,7 @@ __all__ = ["AnyStore", "CallRecord", "LegRecord", "MemoryStore", "Message", "Mom
 
 log = logging.getLogger(__name__)
 
-_GATHER = 0.05  # seconds in which records are gathered into one transaction; a crash may cost as much
+_GATHER = 0.25  # seconds between transactions, in which records gather; a crash of the engine may cost as much
 _GROUP = 200  # records in one transaction
 _MOST_IN_MEMORY = 10_000  # lines, about 40 MB; only a full or missing spool lets them grow that far
 _FIRST_RETRY = 0.5  # seconds
@@ -147,6 +148,7 @@ class Store:
 
     def __init__(self, url: str, *, clock: Clock, spool: Path | None, patience: float = 5.0) -> None:
         self._database = Database(url, patience)
+        self._add_or_replace = _add_or_replace(self._database, database.calls)
         self._clock = clock
         self._spool = Spool(spool) if spool else None
         self._waiting: deque[bytes] = deque()  # younger than every line in the spool
@@ -302,10 +304,10 @@ class Store:
         retry = _FIRST_RETRY
         while True:
             await self._arrived.wait()
-            await asyncio.sleep(_GATHER)
             self._arrived.clear()
             try:
                 await self.flush()
+                await asyncio.sleep(_GATHER)
                 retry = _FIRST_RETRY
             except Exception as error:  # a defect too: the writer outlives it, and what waits is not lost
                 defect = not isinstance(error, StoreError)
@@ -326,10 +328,10 @@ class Store:
                     await self._arrived.wait()
             except TimeoutError:
                 return
-            await asyncio.sleep(min(_GATHER, left))
             self._arrived.clear()
             async with self._turn:
                 await self._spill()
+            await asyncio.sleep(min(_GATHER, left))
 
     async def _spill(self) -> None:
         """Moves the lines in memory to the spool. When that fails too they stay, and the next outcome is the same."""
@@ -383,7 +385,7 @@ class Store:
             legs = [{"call_id": id, **_with_times(leg)} for id, call in calls.items() for leg in call.pop("legs")]
             async with self._database.transaction() as connection:
                 if calls:
-                    await connection.execute(self._upsert(database.calls), list(calls.values()))
+                    await connection.execute(self._add_or_replace, list(calls.values()))
                     await connection.execute(delete(database.legs).where(database.legs.c.call_id.in_(list(calls))))
                 if legs:
                     await connection.execute(insert(database.legs), legs)
@@ -393,13 +395,6 @@ class Store:
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise StoreError(f"a record does not fit: {error!r}", record_at_fault=True) from error
         metrics.records_written.inc(len(calls))
-
-    def _upsert(self, table: Table) -> Any:
-        statement = self._database.insert(table)
-        return statement.on_conflict_do_update(
-            index_elements=["id"],
-            set_={column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key},
-        )
 
     async def _set_aside(self, line: bytes, error: StoreError) -> None:
         if not self._spool:
@@ -527,6 +522,13 @@ def _record(row: Mapping[str, Any]) -> CallRecord:
     legs = [LegRecord(**leg) for leg in row["legs"]]
     timeline = [Moment(**{**moment, "at": datetime.fromisoformat(moment["at"])}) for moment in row["timeline"]]
     return CallRecord(**{**row, "legs": legs, "timeline": timeline})
+
+
+def _add_or_replace(target: Database, table: Table) -> Executable:
+    """Made once: SQLAlchemy takes longer to put it together than the database to carry it out."""
+    adding = target.insert(table)
+    others = {column.name: adding.excluded[column.name] for column in table.columns if not column.primary_key}
+    return adding.on_conflict_do_update(index_elements=list(table.primary_key), set_=others)
 
 
 def _place(record: CallRecord) -> tuple[datetime, str]:
