@@ -37,7 +37,7 @@ Handler = Callable[[Event], None]
 UNHEARD: Mapping[str, Any] = {"disallowed": [{"type": "ChannelDialplan"}, {"type": "ChannelVarset"}]}
 
 _FIRST_RETRY = 0.1  # seconds; doubled by each failure
-_LAST_RETRY = 5.0  # seconds
+_LAST_RETRY = 2.0  # seconds
 _WATCHDOG = 1.0  # seconds
 
 
@@ -228,11 +228,11 @@ class Ari(Operations):
         endings = await asyncio.gather(*(self._missed_ending(suspect, living, ours) for suspect in suspects))
 
         held = self._held or []
-        heard_of = {object_id for event in held for object_id in objects_of(event)}
+        heard_of = {object_id for event in held for object_id in _objects_of(event)}
         for suspect, ending in zip(suspects, endings):
             if ending is not None and suspect not in heard_of:
                 self._dispatch(ending)
-        arriving = {event["channel"]["id"] for event in held if event["type"] == "StasisStart"}
+        arriving = {object_id for event in held if event["type"] == "StasisStart" for object_id in _objects_of(event)}
         await self._tell_snapshot(Snapshot(
             [channel for channel in channels if channel["id"] in ours - arriving],
             [bridge for bridge in bridges if bridge["creator"] == "Stasis"],
@@ -302,7 +302,7 @@ class Ari(Operations):
     def _dispatch(self, event: Event) -> None:
         """Gives an event to those who listen to an object in it, once each."""
         told: list[Handler] = []
-        for object_id in objects_of(event):
+        for object_id in _objects_of(event):
             handler = self._listeners.get(object_id)
             if handler is not None and handler not in told:
                 told.append(handler)
@@ -365,7 +365,7 @@ _SUBJECTS = {
 }
 
 
-def objects_of(event: Event) -> Iterable[str]:
+def _objects_of(event: Event) -> Iterable[str]:
     """The ids of the objects an event is about; none for an event this code does not know."""
     fields: Any = event
     try:

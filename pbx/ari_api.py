@@ -866,8 +866,8 @@ class Channels:
         )
 
     async def answer(self, channel_id: str, *, timeout: float | None = None) -> None:
-        """Answer a channel. Waits for the channel's own thread: while the channel plays or records there is no answer
-        until that has ended.
+        """Answer a channel. Waits for the channel's own thread: while the channel plays or records, there is no answer
+        until that ends.
         """
         await self._request("channels.answer", "POST", f"/channels/{_segment(channel_id)}/answer", {}, None, timeout)
 
@@ -990,7 +990,7 @@ class Channels:
         timeout: float | None = None
     ) -> None:
         """Set the value of a channel variable or function. Waits for the channel's own thread: while the channel plays
-        or records there is no answer until that has ended.
+        or records, there is no answer until that ends.
         """
         query = _query(variable=variable, value=value, report_events=report_events)
         await self._request(
@@ -1011,7 +1011,7 @@ class Channels:
         self, channel_id: str, *, variables: VariablesToSet, timeout: float | None = None
     ) -> None:
         """Set the values of multiple channel variables or functions. Waits for the channel's own thread: while the
-        channel plays or records there is no answer until that has ended.
+        channel plays or records, there is no answer until that ends.
         """
         await self._request(
             "channels.set_channel_vars", "POST", f"/channels/{_segment(channel_id)}/variables", {},
@@ -1047,7 +1047,9 @@ class Channels:
         self, channel_id: str, *, caller: str | None = None, timeout_seconds: int | None = None,
         timeout: float | None = None
     ) -> None:
-        """Dial a created channel."""
+        """Dial a created channel. Never dial a channel twice, not even when no answer came: a second dial of a Local
+        channel crashes Asterisk 22.10.
+        """
         query = _query(caller=caller, timeout=timeout_seconds)
         await self._request("channels.dial", "POST", f"/channels/{_segment(channel_id)}/dial", query, None, timeout)
 
@@ -1165,8 +1167,8 @@ class Bridges:
         self, bridge_id: str, *, channel: List[str], role: str | None = None, absorb_dtmf: bool | None = None,
         mute: bool | None = None, inhibit_connected_line_updates: bool | None = None, timeout: float | None = None
     ) -> None:
-        """Add a channel to a bridge. Waits for the channel's own thread: while the channel plays or records there is no
-        answer until that has ended.
+        """Add a channel to a bridge. Waits for the channel's own thread: while the channel plays or records, there is
+        no answer until that ends. An answer does not say that it entered: only ChannelEnteredBridge does.
         """
         query = _query(
             channel=channel, role=role, absorbDTMF=absorb_dtmf, mute=mute,
@@ -1177,8 +1179,8 @@ class Bridges:
         )
 
     async def remove_channel(self, bridge_id: str, *, channel: List[str], timeout: float | None = None) -> None:
-        """Remove a channel from a bridge. Waits for the channel's own thread: while the channel plays or records there
-        is no answer until that has ended.
+        """Remove a channel from a bridge. Waits for the channel's own thread: while the channel plays or records, there
+        is no answer until that ends.
         """
         query = _query(channel=channel)
         await self._request(
@@ -1187,8 +1189,8 @@ class Bridges:
 
     async def set_video_source(self, bridge_id: str, channel_id: str, *, timeout: float | None = None) -> None:
         """Set a channel as the video source in a multi-party mixing bridge. This operation has no effect on bridges
-        with two or fewer participants. Waits for the channel's own thread: while the channel plays or records there is
-        no answer until that has ended.
+        with two or fewer participants. Waits for the channel's own thread: while the channel plays or records, there is
+        no answer until that ends.
         """
         await self._request(
             "bridges.set_video_source", "POST", f"/bridges/{_segment(bridge_id)}/videoSource/{_segment(channel_id)}",

@@ -21,8 +21,8 @@ from yarl import URL
 
 from pbx import metrics
 from pbx.ari import AriError
-from pbx.ari import Gone
 from pbx.ari import Unreachable
+from pbx.ari import refusal
 from pbx.ari_api import OBJECTS
 from pbx.ari_api import Event
 
@@ -35,15 +35,13 @@ _RECEIVE_BUFFER = 4 << 20  # bytes in the kernel, for the moments in which nobod
 _BATCH = 100  # events handled before the reader gets its turn
 _JSON = {"Content-Type": "application/json"}
 _OPEN = "events.event_websocket"
-# What Asterisk says, with 400, 409 or 422 according to the operation, of a channel that is just leaving.
-_LEAVING = {"Channel not found", "Channel not in Stasis application", "Channel not in this bridge"}
 
 
 class HttpWire:
     """ARI with commands through a pool of kept connections and events through one WebSocket.
 
     Not all through the WebSocket: Asterisk works on its requests one after another, and some wait for a prompt to end.
-    `url` is the root of Asterisk's HTTP server, without /ari.
+    `url` is the root of Asterisk's HTTP server, without /ari. To be made on the loop it is to work on, and closed.
     """
 
     def __init__(self, url: str, user: str, password: str, *, connections: int = 32) -> None:
@@ -52,32 +50,27 @@ class HttpWire:
         self._base = url.rstrip("/") + "/ari"
         # A header, not `?api_key=`: addresses end up in logs.
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
-        self._headers = {"Authorization": f"Basic {token}"}
-        self._connections = connections
-        self._pool: aiohttp.ClientSession | None = None
+        headers = {"Authorization": f"Basic {token}"}
+        self._commands = _session(headers, aiohttp.TCPConnector(limit=connections, keepalive_timeout=_IDLE))
+        self._events = _session(headers, aiohttp.TCPConnector(socket_factory=_roomy_socket))
         self._stream: _EventStream | None = None
-        self._closed = False
 
     async def connect(self, app: str, deliver: Callable[[Event], None]) -> None:
         if self._stream:
             await self._stream.close()
         url = f"{self._base}/events?{urlencode({'app': app, 'subscribeAll': 'false'})}"
-        session = self._session(aiohttp.TCPConnector(socket_factory=_roomy_socket))
         try:
             async with asyncio.timeout(_CONNECT):
-                websocket = await session.ws_connect(
+                websocket = await self._events.ws_connect(
                     url, heartbeat=_HEARTBEAT, timeout=aiohttp.ClientWSTimeout(ws_close=1.0), max_msg_size=0,
                     decode_text=False,
                 )
-        except BaseException as error:
-            await session.close()
-            if isinstance(error, aiohttp.WSServerHandshakeError):
-                raise _refusal(_OPEN, error.status, b"") from None
-            if isinstance(error, (TimeoutError, aiohttp.ClientError, OSError)):
-                raise _no_answer(_OPEN, error, _CONNECT) from None
-            raise
+        except aiohttp.WSServerHandshakeError as error:
+            raise _refusal(_OPEN, error.status, b"") from None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise _no_answer(_OPEN, error, _CONNECT) from None
         metrics.ari_connections.inc()
-        self._stream = _EventStream(session, websocket, deliver)
+        self._stream = _EventStream(websocket, deliver)
 
     async def lost(self) -> str:
         return await self._stream.lost() if self._stream else "never connected"
@@ -88,12 +81,14 @@ class HttpWire:
     ) -> Any:
         url = self._base + path + ("?" + urlencode(query, quote_via=quote) if query else "")
         data, headers = (None, None) if body is None else (orjson.dumps(body), _JSON)
+        if self._commands.closed:
+            raise Unreachable(operation, 0, "the connection to Asterisk has been closed")
         began = time.perf_counter()
         status = 0
         try:
             async with (
                 asyncio.timeout(timeout),
-                self._requests().request(
+                self._commands.request(
                     method, URL(url, encoded=True), data=data, headers=headers, allow_redirects=False
                 ) as response,
             ):
@@ -114,37 +109,28 @@ class HttpWire:
             raise AriError(operation, status, "the answer is not JSON") from None
 
     async def close(self) -> None:
-        self._closed = True
         if self._stream:
             await self._stream.close()
-        if self._pool:
-            await self._pool.close()
+        await self._events.close()
+        await self._commands.close()
 
-    def _requests(self) -> aiohttp.ClientSession:
-        if self._pool is None:
-            self._pool = self._session(aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_IDLE))
-        return self._pool
 
-    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-        if self._closed:
-            raise aiohttp.ClientConnectionError("the wire is closed")
-        return aiohttp.ClientSession(
-            connector=connector,
-            headers=self._headers,
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # each request has its own deadline
-        )
+def _session(headers: Mapping[str, str], connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers=headers,
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # each request has a deadline of its own
+    )
 
 
 class _EventStream:
     """One WebSocket. A task only reads, for Asterisk refuses SIP when nobody takes its events; another handles them."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, websocket: aiohttp.ClientWebSocketResponse[Any],
-        deliver: Callable[[Event], None],
+        self, websocket: aiohttp.ClientWebSocketResponse[Any], deliver: Callable[[Event], None]
     ) -> None:
-        self._session = session
         self._websocket = websocket
         self._deliver = deliver
         self._unread: deque[bytes] = deque()
@@ -164,7 +150,6 @@ class _EventStream:
         self._handler.cancel()
         await asyncio.wait((self._reader, self._handler))
         await self._websocket.close()
-        await self._session.close()
 
     async def _read(self) -> str:
         try:
@@ -221,12 +206,11 @@ def _roomy_socket(address: tuple[Any, ...]) -> socket.socket:
 
 def _refusal(operation: str, status: int, content: bytes) -> AriError:
     try:
-        message = orjson.loads(content)["message"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        said = orjson.loads(content)
+        message = said.get("message") or said["error"]
+    except (orjson.JSONDecodeError, AttributeError, KeyError):
         message = "user or password refused" if status == 401 else "refused"
-    if status == 404 or (status in (400, 409, 422) and message in _LEAVING):
-        return Gone(operation, status, message)
-    return AriError(operation, status, message)
+    return refusal(operation, status, message)
 
 
 def _no_answer(operation: str, error: BaseException, timeout: float) -> Unreachable:
