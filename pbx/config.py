@@ -67,7 +67,7 @@ def _bind(text: Text) -> Text:
 def _loopback(text: Text) -> Text:
     address = _address(text)
     if not address or not address.is_loopback:
-        raise ValueError(f'the API asks for no password, so it listens on 127.0.0.1 only, not on "{text}"')
+        raise ValueError(f'the API does not encrypt, so it listens on 127.0.0.1 only, not on "{text}"')
     return text
 
 

@@ -34,6 +34,7 @@ from pbx.store import StoreError
 Client = TestClient[web.Request, web.Application]
 Connect = Callable[[Services], Awaitable[Client]]
 
+MANUAL = Path(__file__).parent.parent / "docs" / "api.md"
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 TOKEN = "a-token-for-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -256,3 +257,25 @@ async def test_a_defect_is_logged_and_shows_nothing_of_the_inside(
     assert await error_of(client, "/calls", 500) == "internal-error: the PBX could not answer; its log says why"
     assert "a secret of the inside" in caplog.text
     assert await asyncio.wait_for(get(client, "/healthz"), 10) == {"alive": True}
+
+
+def test_every_path_has_its_chapter_in_the_manual(services: Services) -> None:
+    manual = MANUAL.read_text()
+    chapters = {line for line in manual.splitlines() if line.startswith("## GET")}
+    routes = application(services).router.routes()
+    assert chapters == {f"## GET {route.resource.canonical}" for route in routes if route.resource}
+
+
+async def test_the_manual_shows_every_field(connect: Connect, services: Services) -> None:
+    services.store.save(record_of(1))
+    client = await connect(replace(services, calls=lambda: [record_of(2)]))
+    manual = MANUAL.read_text()
+    for path in ("/calls", "/records", "/records/a1.w1.1.1", "/lines"):
+        for name in names_in(await get(client, path)) - {"trunk"}:
+            assert f'"{name}"' in manual
+
+
+def names_in(data: Any) -> set[str]:
+    if isinstance(data, dict):
+        return set(data).union(*map(names_in, data.values()))
+    return set().union(*map(names_in, data)) if isinstance(data, list) else set()
