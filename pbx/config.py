@@ -34,7 +34,6 @@ from pbx.yamlfile import Problems
 from pbx.yamlfile import Text
 from pbx.yamlfile import Where
 from pbx.yamlfile import load
-from pbx.yamlfile import suggest
 
 # What the environment may set, and the key that it replaces.
 ENVIRONMENT = {"PBX_DATABASE_URL": "database", "PBX_NODE": "node", "PBX_PLANS": "plans", "PBX_VAR": "var"}
@@ -48,7 +47,7 @@ def _name(text: Text) -> Text:
 
 def _country(text: Text) -> Text:
     if text not in numbers.COUNTRIES:
-        raise ValueError(f'no country "{text}" {suggest(text.upper(), numbers.COUNTRIES, "known")}')
+        raise ValueError(f'no country "{text}" (write the two letters of ISO 3166, as in FR)')
     return text
 
 

@@ -134,26 +134,25 @@ Milliseconds = Annotated[
 ]
 
 
-_NOT_SCHEMAS = ("metadata", "serialization", "default", "function", "config", "ref", "cls", "expected")
-
-
 def _read_scalars(schema: Any) -> Any:
     """`int` and `bool`, wherever they stand in a type, read what an admin writes: pydantic's take 0123 and "t"."""
     if isinstance(schema, list):
         return [_read_scalars(part) for part in schema]
-    if isinstance(schema, tuple):
+    if isinstance(schema, tuple):  # a branch of a union, with its label
         return tuple(_read_scalars(part) for part in schema)
     if not isinstance(schema, dict):
         return schema
-    if schema.get("type") == "int":
+    kind = schema.get("type")
+    if kind == "int":
         return core_schema.no_info_before_validator_function(_whole_number, schema)
-    if schema.get("type") == "bool":
+    if kind == "bool":
         words = core_schema.literal_schema(["yes", "no", "on", "off"])
         editors = core_schema.union_schema([core_schema.bool_schema(), words])
         return core_schema.no_info_before_validator_function(_yes_or_no, schema, json_schema_input_schema=editors)
-    if schema.get("function", {}).get("function") in (_whole_number, _yes_or_no, _milliseconds):
+    if kind == "function-before" and schema["function"]["function"] in (_whole_number, _yes_or_no, _milliseconds):
         return schema
-    return {key: part if key in _NOT_SCHEMAS else _read_scalars(part) for key, part in schema.items()}
+    not_schemas = ("metadata", "serialization", "default", "function", "config") if isinstance(kind, str) else ()
+    return {key: part if key in not_schemas else _read_scalars(part) for key, part in schema.items()}
 
 
 # Models
@@ -269,17 +268,17 @@ _EXPECTED = {
 class _Finding(NamedTuple):
     """One error of pydantic's: either what was expected of the value, or what is wrong with it."""
 
-    value: object
-    where: Where
+    value: Node
     expected: str = ""
     remedy: str = ""
     problems: tuple[Problem, ...] = ()
+    beginning: bool = True  # about the value as a whole: of no interest once something inside it is wrong
 
 
-def _explain(error: ValidationError, data: Any, model: type[Model] | None = None) -> list[Problem]:
+def _explain(error: ValidationError, data: Node, model: type[Model] | None = None) -> list[Problem]:
     """Problems from pydantic's errors about `data`. With `model`: its own missing and unknown keys among them."""
     problems: list[Problem] = []
-    findings: dict[object, list[_Finding]] = {}
+    findings: dict[int, list[_Finding]] = {}  # by what they are about
     missing: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
         if model and detail["type"] == "missing" and len(detail["loc"]) == 1:
@@ -287,9 +286,8 @@ def _explain(error: ValidationError, data: Any, model: type[Model] | None = None
         elif model and detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1:
             problems.append(_unknown(detail, data, model))
         else:
-            value = detail["input"]
-            place = _nearest(value, detail["loc"], data)
-            findings.setdefault(id(value) if isinstance(value, Node) else place, []).append(_finding(detail, place))
+            value = _written(detail, data)
+            findings.setdefault(id(value), []).append(_finding(detail, value))
     # A misspelt key is one mistake, not two.
     meant = "\n".join(problem.message for problem in problems)
     problems += [problem for key, problem in missing.items() if f'did you mean "{key}"' not in meant]
@@ -297,29 +295,30 @@ def _explain(error: ValidationError, data: Any, model: type[Model] | None = None
     inside = set().union(*(_parts(group[0].value) for group in groups)) & findings.keys() if len(groups) > 1 else set()
     for group in groups:
         # Of a union, the branches that could not even begin are silent when another one got inside.
-        if not any(finding.problems for finding in group) and inside & _parts(group[0].value):
+        if all(finding.beginning for finding in group) and inside & _parts(group[0].value):
             continue
         problems += _verdict(group)
     return problems
 
 
-def _finding(detail: ErrorDetails, where: Where) -> _Finding:
-    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+def _finding(detail: ErrorDetails, value: Node) -> _Finding:
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "problems":
-        return _Finding(value, where, problems=tuple(context["problems"]))
+        return _Finding(value, problems=tuple(context["problems"]), beginning=False)
     if kind == "expected":
-        return _Finding(value, where, context["expected"], context["remedy"])
+        return _Finding(value, context["expected"], context["remedy"])
     if kind in _EXPECTED:
-        return _Finding(value, where, _EXPECTED[kind])
+        return _Finding(value, _EXPECTED[kind])
     if kind in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", context["expected"])
-        remedy = suggest(value, choices, "") if isinstance(value, str) else ""
-        return _Finding(value, where, _one_of(choices), remedy if "did you mean" in remedy else "")
+        remedy = suggest(value, choices, "") if isinstance(value, Text) else ""
+        return _Finding(value, _one_of(choices), remedy if "did you mean" in remedy else "")
     reason = context.get("error")
     if isinstance(reason, Problems):
-        return _Finding(value, where, problems=tuple(reason.problems))
+        return _Finding(value, problems=tuple(reason.problems), beginning=False)
     message = _message(kind, str(reason or detail["msg"]), context, value)
-    return _Finding(value, where, problems=(Problem(where, message),))
+    counted = kind in ("too_short", "too_long")  # pydantic counts the good ones only
+    return _Finding(value, problems=(Problem(value.where, message),), beginning=counted)
 
 
 def _message(kind: str, message: str, context: dict[str, Any], value: object) -> str:
@@ -330,26 +329,28 @@ def _message(kind: str, message: str, context: dict[str, Any], value: object) ->
         limit = context[name]
         in_units = isinstance(value, str) and re.search("[a-z]", value) and isinstance(limit, int)
         return f"must be {words} {duration(limit) if in_units else limit}, not {_describe(value)}"
-    if kind == "too_short" or kind == "string_too_short":
+    if kind in ("too_short", "string_too_short"):
         return f"too short: at least {context['min_length']} needed"
-    if kind == "too_long" or kind == "string_too_long":
+    if kind in ("too_long", "string_too_long"):
         return f"too long: at most {context['max_length']} allowed"
     if kind == "missing":
         return "a value is missing here"
     return message
 
 
-def _missing(detail: ErrorDetails, data: Any, model: type[Model]) -> Problem:
+def _missing(detail: ErrorDetails, data: Node, model: type[Model]) -> Problem:
     key = str(detail["loc"][0])
     about = next((field.description for field in model.model_fields.values() if field.alias == key), None)
     return Problem(data.where, f'missing key "{key}"' + (f": {about}" if about else ""))
 
 
-def _unknown(detail: ErrorDetails, data: Any, model: type[Model]) -> Problem:
-    name = detail["loc"][0]
-    key = next((key for key in data if key == name), data) if isinstance(data, Mapping) else data
+def _unknown(detail: ErrorDetails, data: Node, model: type[Model]) -> Problem:
+    name = str(detail["loc"][0])
+    keys = data if isinstance(data, Mapping) else ()
+    key = next((key for key in keys if key == name), data)
     known = [field.alias or "" for field in model.model_fields.values()]
-    return Problem(key.where, f'unknown key "{short(str(name))}" {suggest(str(name), known, "keys")}')
+    remedy = "(is a space missing after the dash?)" if name.startswith("-") else suggest(name, known, "keys")
+    return Problem(key.where, f'unknown key "{short(name)}" {remedy}')
 
 
 def _verdict(group: list[_Finding]) -> list[Problem]:
@@ -360,16 +361,16 @@ def _verdict(group: list[_Finding]) -> list[Problem]:
     value = group[0].value
     wanted = list(dict.fromkeys(finding.expected for finding in group))
     remedy = next((finding.remedy for finding in group if finding.remedy), "") or _remedy(value, wanted)
-    if remedy and not remedy.startswith("("):
-        remedy = f": {remedy}"
-    elif remedy:
-        remedy = f" {remedy}"
+    if remedy:
+        remedy = f" {remedy}" if remedy.startswith("(") else f": {remedy}"
     found = f"but there is {value.blank} here" if isinstance(value, Text) and value.blank else f"not {_describe(value)}"
-    return [Problem(group[0].where, f"expected {_one_of(wanted, '')}, {found}{remedy}")]
+    return [Problem(value.where, f"expected {_one_of(wanted, '')}, {found}{remedy}")]
 
 
 def _remedy(value: object, wanted: list[str]) -> str:
-    if isinstance(value, Text) and not value.blank:
+    if isinstance(value, Text):
+        if value.blank:
+            return ""
         glued = re.match(r"([\w.+-]+):(\S+)", value)
         if glued and _MAPPING in wanted:
             return f'write a space after the colon, "{glued[1]}: {short(glued[2])}"'
@@ -406,15 +407,14 @@ def _parts(value: object) -> set[int]:
     return found
 
 
-def _nearest(value: object, loc: tuple[int | str, ...], data: Any) -> Where:
-    """The place of a value; if a validator made it up, that of the written one around it."""
-    if isinstance(value, Node | Model):
-        return value.where
-    place: Where = data.where
-    for step in loc:
+def _written(detail: ErrorDetails, data: Node) -> Node:
+    """What an error is about, as written; if a validator made that up, what stands around it."""
+    if isinstance(detail["input"], Node):
+        return detail["input"]
+    value: Any = data
+    for step in detail["loc"]:
         try:
-            data = data[step]
+            value = value[step]
         except (LookupError, TypeError):
             continue  # a step that names a branch of a union, not a part of the data
-        place = data.where if isinstance(data, Node) else place
-    return place
+    return value if isinstance(value, Node) else data

@@ -267,7 +267,8 @@ class _Reader:
             problem = f'the key "{key}" contains an invisible character or a no-break space: type it again'
         elif key in values:
             first = next(other for other in values if other == key)
-            problem = f'"{short(key)}" is already set on line {first.where.line} ({first.where}): remove one of the two'
+            place = f"line {first.where.line}, column {first.where.column}"
+            problem = f'"{short(key)}" is already set on {place}: remove one of the two'
         else:
             return key
         self.problems.append(Problem(where, problem))
@@ -297,6 +298,8 @@ _SYNTAX = {
     "did not find expected node content": "a value should stand here; use quotes if this character belongs to it",
     "<document start>": 'nothing can follow the "..." that ends the document: remove it',
     "comment or line break": 'the text of a "|" or ">" begins on the next line',
+    "YAML document": 'a line that starts with "%" is not read: remove it',
+    "directive": 'a line that starts with "%" is not read: remove it',
 }
 _ABOUT_THE_BEGINNING = ("end of stream", "',' or '", "expected ':'", "alphabetic or numeric")
 
@@ -306,7 +309,10 @@ def _syntax_problems(error: yaml.MarkedYAMLError, lines: list[str], file: str) -
     said = str(error.problem)
     opened = error.context_mark if any(phrase in said for phrase in _ABOUT_THE_BEGINNING) else None
     mark = opened or error.problem_mark
-    number, column = (min(mark.line, len(lines) - 1), mark.column) if mark else (0, 0)
+    number, column = (mark.line, mark.column) if mark else (0, 0)
+    level = error.context_mark.column if error.context_mark else 0
+    if number >= len(lines):
+        number, column = len(lines) - 1, len(lines[-1])
     before, after = lines[number][:column], lines[number][column:]
     if after.startswith("\t") or re.match(r" *\t", lines[number]):
         tab = Problem(Where(file, number + 1, column + 1), "a tab cannot stand here: use spaces")
@@ -318,8 +324,16 @@ def _syntax_problems(error: yaml.MarkedYAMLError, lines: list[str], file: str) -
         column = len(before) - len(before.lstrip())
     elif "expected ':'" in said and (glued := re.match(r"([\w.+-]+):(\S+)", after)):
         message = f'write a space after the colon: "{glued[1]}: {glued[2]}"'
+    elif "expected ':'" in said and re.match(r"-\w", after):
+        message = 'write a space after the dash: "- item"'
     elif "expected key" in said and before.strip():
-        message = "nothing can follow the closing quote: put the whole value between quotes"
+        message = "the quotes are closed before this: a text with an apostrophe goes between double quotes"
+    elif "expected key" in said and re.match(r"-(\s|$)", after) and level == column:
+        message = "a list cannot begin here: the key above it has a value already"
+    elif "node content" in said and not after.strip() and number == len(lines) - 1:
+        message = "the file ends in the middle of a value: is a bracket not closed?"
+    elif "<document start>" in said and "..." not in lines[:number]:
+        message = _SYNTAX["did not find expected key"]
     return [Problem(Where(file, number + 1, column + 1), message)]
 
 
