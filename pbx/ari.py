@@ -212,6 +212,7 @@ class Ari(Operations):
         finally:
             lost.cancel()
             replaced.cancel()
+            await asyncio.wait((lost, replaced))
 
     async def _take_stock(self) -> None:
         """Finds out what is alive, tells of what ended unheard, then lets the events go that came meanwhile."""
