@@ -81,10 +81,10 @@ class Speech:
     `timeout` (seconds) is for the making of one file; at most `at_once` files are made at the same time.
     """
 
-    # 16 kHz is what wideband telephones play; the rest goes through Asterisk's own resampler. Below 100 Hz and above
-    # 7 kHz no telephone carries anything. The peak of -6 dB leaves the level where the recorded prompts have theirs.
+    # 16 kHz is what wideband telephones play; for the others Asterisk resamples. No telephone carries more than 100 Hz
+    # to 7 kHz. Synthetic speech is all peaks: only when they are limited is it as loud as the recorded prompts.
     _FORMAT = ("-r", "16000", "-b", "16", "-c", "1", "-t", "wav")
-    _EFFECTS = ("highpass", "100", "lowpass", "7000", "norm", "-6", "pad", "0", "0.15")
+    _EFFECTS = ("highpass", "100", "lowpass", "7000", "norm", "gain", "-l", "8", "norm", "-4", "pad", "0", "0.15")
 
     def __init__(
         self, folder: Path, prefix: Prefix, voice: Voice | None = None, *, timeout: float = 20.0, at_once: int = 2
