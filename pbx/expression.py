@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 from typing import Self
 
 from pbx.yamlfile import NOWHERE
@@ -30,6 +31,45 @@ _KEYWORDS = {"and", "or", "not", "in", "starts_with", "ends_with", "contains"}
 Variables = Mapping[str, str]
 
 
+# The variables that every call has, and what they hold.
+GIVEN = {
+    "caller": "the caller's number, as it came (empty when withheld)",
+    "caller_name": "the caller's name, which the handsets that ring show",
+    "dialled": "the number that was called",
+    "digits": "what was typed last, in a menu or an ask",
+    "language": "the language of the call, fr or en",
+    "line": "the short number of the handset that calls (empty for a call from outside)",
+}
+
+
+class Variable(Text):
+    """The name of a variable that is read."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str, where: Where = NOWHERE, blank: str = "") -> Self:
+        if not VARIABLE.fullmatch(text):
+            raise ValueError(f'"{text}" is no name of a variable: write small letters, digits and "_"')
+        return super().__new__(cls, text, where, blank)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variables that it reads: itself. A Template and a Condition have the same."""
+        return (str(self),)
+
+
+class NewVariable(Variable):
+    """The name of a variable that is set."""
+
+    __slots__ = ()
+    fixed: ClassVar[frozenset[str]] = frozenset(GIVEN) - {"caller_name", "digits"}
+
+    def __new__(cls, text: str, where: Where = NOWHERE, blank: str = "") -> Self:
+        if text in cls.fixed:
+            raise ValueError(f'"{text}" is {GIVEN[text]}, and cannot be set: choose another name')
+        return super().__new__(cls, text, where, blank)
+
+
 class Template(Text):
     """A text with variables in braces: "Bonjour {caller_name}". A brace that is meant is written twice.
 
@@ -45,11 +85,6 @@ class Template(Text):
         self._parts = tuple(_parts(text))
         self.names = tuple(dict.fromkeys(part.name for part in self._parts if isinstance(part, _Name)))
         return self
-
-    @classmethod
-    def _read(cls, value: object) -> Self:
-        text = super()._read(value)
-        return cls(text, text.where)
 
     def fill(self, variables: Variables) -> str:
         """The text with every variable in its place; one that was never set is empty."""
@@ -96,11 +131,6 @@ class Condition(Text):
         self.holds = parser.parse()
         self.names = tuple(parser.names)
         return self
-
-    @classmethod
-    def _read(cls, value: object) -> Self:
-        text = super()._read(value)
-        return cls(text, text.where)
 
 
 def _number(text: str) -> int | None:

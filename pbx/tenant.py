@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
 from typing import Any
 from typing import ClassVar
 from typing import Literal
 from typing import Self
+from typing import TypeVar
+from zoneinfo import available_timezones
 
+from pydantic import AfterValidator
 from pydantic import BeforeValidator
 from pydantic import Field
+from pydantic import GetCoreSchemaHandler
+from pydantic import GetJsonSchemaHandler
+from pydantic import PrivateAttr
 from pydantic import field_validator
 from pydantic import model_validator
+from pydantic_core import CoreSchema
+from pydantic_core import core_schema
 
+from pbx import numbers
+from pbx.expression import Template
 from pbx.hours import DAYS
 from pbx.hours import Holidays
 from pbx.hours import Span
@@ -24,94 +35,73 @@ from pbx.hours import holiday_regions
 from pbx.hours import spans
 from pbx.prompt import Language
 from pbx.prompt import Prompt
-from pbx.yamlfile import NOWHERE
 from pbx.yamlfile import Mapping
 from pbx.yamlfile import Milliseconds
 from pbx.yamlfile import Model
 from pbx.yamlfile import Problem
 from pbx.yamlfile import Problems
 from pbx.yamlfile import Text
-from pbx.yamlfile import Where
 from pbx.yamlfile import suggest
 
+T = TypeVar("T", bound=Text)
 RING_MS = 20_000
 _LONGEST_RING_MS = 600_000
 
 
-class Marked(Text):
-    """A text whose type says what it stands for; `remedy` tells how one is written."""
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a text must look, for Annotated; `remedy` tells an admin."""
+
+    pattern: str
+    remedy: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^({self.pattern})$"}
+
+    def _check(self, text: T) -> T:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f'"{text}" cannot stand here: {self.remedy}')
+        return text
+
+
+Name = Annotated[
+    Text, Form(r"[a-z][a-z0-9_-]{0,39}", "a name begins with a small letter, then small letters, digits, - and _")
+]
+TenantName = Annotated[
+    Text,
+    Form(
+        r"(?!trunk$)[a-z][a-z0-9-]{0,29}",
+        'a tenant has a name of small letters, digits and - (at most 30), first a letter, and not "trunk"',
+    ),
+]
+ShortNumber = Annotated[Text, Form(r"[0-9]{2,6}", "a line has a short number of 2 to 6 digits")]
+AnyNumber = Annotated[
+    Text,
+    Form(
+        r"\+[1-9][0-9]{6,14}|[0-9]{2,6}",
+        "write an outside number in full (+33199000100), or a short number of 2 to 6 digits",
+    ),
+]
+Pin = Annotated[Text, Form(r"[0-9]{4,10}", "a PIN has 4 to 10 digits")]
+Prefix = Annotated[Text, Form(r"[0-9]{1,3}", "an outside prefix has 1 to 3 digits")]
+
+
+class OutsideNumber(Text):
+    """A telephone number of the outside world, in full."""
 
     __slots__ = ()
-    pattern: ClassVar[str] = r".+"
-    remedy: ClassVar[str] = ""
-
-    def __new__(cls, text: str, where: Where = NOWHERE, blank: str = "") -> Self:
-        if not re.fullmatch(cls.pattern, text):
-            raise ValueError(f'"{text}" cannot stand here: {cls.remedy}')
-        return super().__new__(cls, text, where, blank)
-
-    @classmethod
-    def _read(cls, value: object) -> Self:
-        text = super()._read(value)
-        return cls(text, text.where)
 
 
-class Name(Marked):
-    """The name of a flow, a group, opening hours, a site or a shared box, where it is given."""
-
-    __slots__ = ()
-    pattern = r"[a-z][a-z0-9_-]{0,39}"
-    remedy = "a name begins with a small letter, then small letters, digits, - and _ (at most 40)"
+PhoneNumber = Annotated[
+    OutsideNumber,
+    Form(r"\+[1-9][0-9]{6,14}", "write it in full, with + and the country's code, without spaces: +33199000100"),
+]
 
 
-class TenantName(Marked):
-    """Part of the handsets' user names: acme-101."""
-
-    __slots__ = ()
-    pattern = r"(?!trunk$)[a-z][a-z0-9-]{0,29}"
-    remedy = 'a tenant has a name of small letters, digits and - (at most 30); it begins with a letter and is not "trunk"'
-
-
-class LineNumber(Marked):
-    """The short number of a line, where it is given."""
-
-    __slots__ = ()
-    pattern = r"[0-9]{2,6}"
-    remedy = "a line has a short number of 2 to 6 digits"
-
-
-class PhoneNumber(Marked):
-    """A telephone number of the outside world."""
-
-    __slots__ = ()
-    pattern = r"\+[1-9][0-9]{6,14}"
-    remedy = "write it in full, with + and the country's code, without spaces: +33199000100"
-
-
-class AnyNumber(Marked):
-    """A number that callers dial: an outside number in full, or a short one."""
-
-    __slots__ = ()
-    pattern = r"\+[1-9][0-9]{6,14}|[0-9]{2,6}"
-    remedy = "write an outside number in full (+33199000100), or a short number of 2 to 6 digits"
-
-
-class Pin(Marked):
-    __slots__ = ()
-    pattern = r"[0-9]{4,10}"
-    remedy = "a PIN has 4 to 10 digits"
-
-    def __repr__(self) -> str:
-        return "'****'"
-
-
-class Prefix(Marked):
-    __slots__ = ()
-    pattern = r"[0-9]{1,3}"
-    remedy = "an outside prefix has 1 to 3 digits"
-
-
-class Reference(Marked):
+class Reference(Text):
     """A name that must be given elsewhere in the plan; `kind` says as what."""
 
     __slots__ = ()
@@ -131,6 +121,12 @@ class GroupRef(Reference):
 class SiteRef(Reference):
     __slots__ = ()
     kind = "site"
+
+
+class Target(Template):
+    """Whom to ring: a line, a group, an outside number in full; or a text with variables for one of the first two."""
+
+    __slots__ = ()
 
 
 class HoursRef(Reference):
@@ -153,13 +149,22 @@ class TrunkRef(Reference):
     kind = "trunk"
 
 
+def _known_country(country: Text) -> Text:
+    if country not in numbers.COUNTRIES:
+        raise ValueError(f'no country "{country}" {suggest(country.upper(), numbers.COUNTRIES, "countries")}')
+    return country
+
+
+Country = Annotated[Text, AfterValidator(_known_country)]
+
+
 RingTime = Annotated[Milliseconds, Field(ge=1_000, le=_LONGEST_RING_MS)]
 
 
 class Box(Model):
     """A voicemail box."""
 
-    pin: Pin = Field(description="Asked for when its messages are listened to")
+    pin: Pin = Field(repr=False, description="Asked for when its messages are listened to")
     greeting: Prompt | None = Field(None, description="Heard before the tone, instead of the standard text")
     min: Milliseconds = Field(2_000, ge=0, description="A shorter message is thrown away")
     max: Milliseconds = Field(180_000, ge=1_000, le=3_600_000, description="A message ends after this time")
@@ -181,20 +186,26 @@ class Site(Model):
     """A place with handsets; its country and prefix decide how outside numbers are dialled from there."""
 
     number: PhoneNumber | None = Field(None, description="Shown when a line without a number of its own calls out")
-    country: Text | None = Field(None, description="If not the tenant's")
+    country: Country | None = Field(None, description="If not the tenant's")
     outside_prefix: Prefix | None = Field(None, description='Dialled before outside numbers, such as "0"')
     trunk: TrunkRef | None = Field(None, description="Outside calls go out here, if not by the tenant's trunk")
 
 
 class Line(Model):
-    """A handset, or several under one number."""
+    """A handset, or several under one number. `id` is its short number."""
 
     name: Text = Field(description="Shown to whom it calls")
     site: SiteRef | None = Field(None, description="Needed when there are several sites")
-    number: PhoneNumber | None = Field(None, description="Its own outside number: shown when it calls out; calls to it ring")
+    number: PhoneNumber | None = Field(None, description="Its own outside number, shown when it calls out")
     language: Language | None = Field(None, description="What its user hears, if not the tenant's language")
     for_: RingTime = Field(RING_MS, description="How long it rings before voicemail takes the call")
     voicemail: Box | None = None
+
+    _id: str = PrivateAttr("")
+
+    @property
+    def id(self) -> str:
+        return self._id
 
 
 class Group(Model):
@@ -320,9 +331,9 @@ Answerer = Annotated[Answers, BeforeValidator(_flow_by_name, json_schema_input_t
 class Tenant(Model):
     """A customer: who and where he is, his handsets, and what they have; the flows come on top of this."""
 
-    tenant: TenantName = Field(description="A short name, unique among tenants; part of the handsets' user names")
+    tenant: TenantName = Field(description="A short name, unique among tenants; handsets carry it in their user name")
     contract: Text | None = Field(None, description="The contract profile that the calls are held to")
-    country: Text = Field(description='Where its numbers are at home: "FR"')
+    country: Country = Field(description='Where its numbers are at home: "FR"')
     timezone: Text = Field(description='Its clock: "Europe/Paris"')
     language: Language | None = Field(None, description="What callers hear")
     languages: tuple[Language, ...] | None = Field(
@@ -330,13 +341,27 @@ class Tenant(Model):
     )
     trunk: TrunkRef | None = Field(None, description="The trunk for outside calls; needed when there are several")
     sites: dict[Name, Site] = {}
-    lines: dict[LineNumber, Line] = {}
+    lines: dict[ShortNumber, Line] = {}
     groups: dict[Name, Group] = {}
     hours: dict[Name, Hours] = {}
-    voicemail: dict[Name, SharedBox] = Field({}, description="Shared voicemail boxes; a line's own stands with the line")
+    voicemail: dict[Name, SharedBox] = Field({}, description="Shared boxes; a line's own stands with the line")
     numbers: dict[AnyNumber, Answerer] = Field(
         {}, description="What is called, outside numbers in full, short ones from the handsets; and which flow answers"
     )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, zone: Text) -> Text:
+        zones = available_timezones()
+        if zone not in zones:
+            raise ValueError(f'no time zone "{zone}" {suggest(zone, zones, "zones")}')
+        return zone
+
+    @model_validator(mode="after")
+    def _lines_know_their_numbers(self) -> Self:
+        for number, line in self.lines.items():
+            line._id = number
+        return self
 
     @model_validator(mode="after")
     def _language_once(self) -> Self:

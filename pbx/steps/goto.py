@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from pbx.step import Run
+from pbx.step import Step
+from pbx.tenant import FlowRef
+
+
+class Goto(Step):
+    """Goes on with another flow, and does not come back.
+
+    ```yaml
+    - goto: welcome
+    ```
+
+    The caller hears nothing of it. A flow that is used like a piece of this one, with a way back, is for `call`.
+    """
+
+    word = "goto"
+    short = "flow"
+
+    flow: FlowRef = Field(description="The name of a flow of this plan")
+
+    @property
+    def goes_on(self) -> bool:
+        return False
+
+    @property
+    def leads_to(self) -> FlowRef | None:
+        return self.flow
+
+    async def run(self, run: Run) -> None:
+        run.goto(self.flow)
