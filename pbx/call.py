@@ -30,6 +30,7 @@ from pbx.leg import Cause
 from pbx.leg import Leg
 from pbx.leg import Outcome
 from pbx.leg import Playback
+from pbx.leg import Terminator
 from pbx.store import CallRecord
 from pbx.store import LegRecord
 from pbx.store import Moment
@@ -279,7 +280,7 @@ class Call:
                 return
 
     async def capture(
-        self, name: str, *, max_ms: int, silence_ms: int = 0, terminator: str = "#", beep: bool = True
+        self, name: str, *, max_ms: int, silence_ms: int = 0, terminator: Terminator = "#", beep: bool = True
     ) -> Recorded | None:
         """Records what the caller says, until he stops (terminator, silence, hang-up) or `max_ms` pass.
 

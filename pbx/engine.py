@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pbx import metrics
+from pbx import numbers
 from pbx.ari import Ari
 from pbx.ari import AriError
 from pbx.ari import Gone
@@ -25,6 +26,7 @@ from pbx.dial import CallerId
 from pbx.dial import Destination
 from pbx.dialplan import Plan
 from pbx.dialplan import Plans
+from pbx.dialplan import Route
 from pbx.leg import Cause
 from pbx.leg import Outcome
 from pbx.step import Run
@@ -52,12 +54,13 @@ class Identity:
 class Engine:
     """Serves every call that Asterisk hands over to the ARI application.
 
-    `trunks` are the names of the trunks of the configuration, in the order in which emergency calls try them.
+    `trunks` are those of the configuration with the country whose national numbers they use, in the order in which
+    emergency calls try them.
     """
 
     def __init__(
         self, ari: Ari, plans: Plans, services: Services, *, app: str, identity: Identity, clock: Clock,
-        speaker: Speaker, trunks: Sequence[str],
+        speaker: Speaker, trunks: Mapping[str, str],
     ) -> None:
         self.plans = plans
         self.calls: dict[str, Call] = {}
@@ -165,7 +168,7 @@ class Engine:
             await call.hangup(Cause.NORMAL)
 
     async def _from_trunk(self, call: Call, endpoint: str) -> None:
-        found = self.plans.number(call.dialled)
+        found = self._company_number(call.dialled, endpoint)
         if found is None:
             call.note("unknown_number", dialled=call.dialled, trunk=endpoint)
             await call.reject(Cause.UNALLOCATED)
@@ -175,6 +178,15 @@ class Engine:
         call.note("arrived", trunk=endpoint, dialled=call.dialled, plan=plan.version)
         await Run(call, plan, self._services).flow(route.flow)
         await call.hangup(Cause.NORMAL)
+
+    def _company_number(self, dialled: str, endpoint: str) -> tuple[Plan, Route] | None:
+        """Whose number was called: carriers write it in full, with or without +, or nationally."""
+        country = self._trunks.get(endpoint.removeprefix("trunk-"), "")
+        for number in (dialled, f"+{dialled}", numbers.e164(dialled, country) if country else None):
+            found = self.plans.number(number) if number else None
+            if found:
+                return found
+        return None
 
     async def _emergency(self, call: Call, number: str, caller: CallerId) -> None:
         """Sends an emergency call out on one trunk after another, for as long as the caller is there.

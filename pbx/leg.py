@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from typing import Literal
 
 from pbx.ari import Gone
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pbx.ari_api import Channel
 
 log = logging.getLogger(__name__)
+
+
+Terminator = Literal["none", "any", "*", "#"]
 
 
 class Cause:
@@ -159,27 +163,26 @@ class Leg:
 
     def on_event(self, event: Event) -> None:
         """Follows one event of this channel; called by the dispatcher, never waits."""
-        kind = event["type"]
-        if kind == "ChannelDtmfReceived":
+        if event["type"] == "ChannelDtmfReceived":
             self.digits.append(event["digit"])
-        elif kind == "StasisStart":
+        elif event["type"] == "StasisStart":
             self._entered(event["channel"])
-        elif kind == "ChannelStateChange":
+        elif event["type"] == "ChannelStateChange":
             self._state(event["channel"]["state"])
-        elif kind == "Dial":
+        elif event["type"] == "Dial":
             self._dial(event)
-        elif kind == "ChannelEnteredBridge":
+        elif event["type"] == "ChannelEnteredBridge":
             self.bridge_id = event["bridge"]["id"]
-        elif kind == "ChannelLeftBridge":
+        elif event["type"] == "ChannelLeftBridge":
             if self.bridge_id == event["bridge"]["id"]:
                 self.bridge_id = None
-        elif kind == "ChannelHangupRequest":
+        elif event["type"] == "ChannelHangupRequest":
             self.hanging_up = True
-            self.cause = self.cause or event.get("cause", 0)
-        elif kind == "StasisEnd":
+            self.cause = self.cause or event.get("cause", Cause.UNKNOWN)
+        elif event["type"] == "StasisEnd":
             # Nobody but the engine sends a channel on, and it does not: it left because it ended.
             self.hanging_up = True
-        elif kind == "ChannelDestroyed":
+        elif event["type"] == "ChannelDestroyed":
             self._destroyed(event.get("cause", 0))
         else:
             return
@@ -277,7 +280,7 @@ class Leg:
         return not playback.finished
 
     async def record(
-        self, name: str, *, max_ms: int, silence_ms: int, terminator: str, beep: bool
+        self, name: str, *, max_ms: int, silence_ms: int, terminator: Terminator, beep: bool
     ) -> Recording:
         """Starts writing what this channel says to the recording `name` (wav, 8 kHz)."""
         recording = Recording(name)

@@ -1,0 +1,192 @@
+"""The command line: `./run CMD`. The one place that turns errors into exit codes: 1 problems found, 2 cannot run, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from pbx import __version__
+from pbx.app import AppError
+from pbx.app import serve
+from pbx.ami import AmiError
+from pbx.ari import AriError
+from pbx.asterisk import AsteriskError
+from pbx.clock import SystemClock
+from pbx.config import Config
+from pbx.config import load_config
+from pbx.database import StoreError
+from pbx.dialplan import check as check_plans
+from pbx.manual import manual
+from pbx.manual import schema as plan_schema
+from pbx.prefix import ProgramMissing
+from pbx.speech import SpeechError
+from pbx.store import CallRecord
+from pbx.store import Store
+from pbx.yamlfile import Problems
+
+PROBLEMS = 1
+CANNOT_RUN = 2
+INTERRUPTED = 130
+
+EXPECTED = (AppError, AsteriskError, StoreError, ProgramMissing, SpeechError, AriError, AmiError)
+
+app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
+out = Console(soft_wrap=True, highlight=False)
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", envvar="PBX_CONFIG", help="The PBX's own configuration file.")
+]
+DEFAULT_CONFIG = Path("config/pbx.yml")
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the engine does.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Starts the PBX in the foreground; Ctrl-C stops it."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, stream=sys.stderr,
+        format="%(asctime)s %(levelname)-8s %(name)s: %(message)s",
+    )
+    context.obj = config
+    if version:
+        print(f"pbx {__version__}")
+    elif context.invoked_subcommand is None:
+        _run(serve(load_config(config), tell=lambda text: print(text, flush=True)))
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Plans, or folders of plans; all of them if left out.")] = None,
+) -> None:
+    """Prints every problem of the plans at once, as file:line:column: message. Exits 1 if there is one."""
+    config = load_config(context.obj)
+    problems = check_plans(paths or [config.plans], trunks=_trunks(config))
+    for problem in problems:
+        print(problem)
+    errors = sum(not problem.warning for problem in problems)
+    warnings = len(problems) - errors
+    print(f"{errors} errors, {warnings} warnings", file=sys.stderr)
+    if errors:
+        raise typer.Exit(PROBLEMS)
+
+
+@app.command()
+def steps() -> None:
+    """Prints the manual of the steps that a flow is made of."""
+    print(manual())
+
+
+@app.command()
+def schema() -> None:
+    """Prints the JSON Schema of a plan, for editors."""
+    print(json.dumps(plan_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def calls(
+    context: typer.Context,
+    tenant: Annotated[str | None, typer.Option(help="Of this tenant only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Lists the newest call records."""
+    records = _run(_from_store(load_config(context.obj), lambda store: store.calls(tenant=tenant, limit=limit)))
+    if as_json:
+        for record in records:
+            print(_json(record))
+        return
+    table = Table("call", "tenant", "started (UTC)", "from", "to", "outcome", "seconds", "legs", box=None)
+    for record in records:
+        legs = ", ".join(f"{leg.target} {leg.outcome}" for leg in record.legs)
+        started = record.started_at.strftime("%Y-%m-%d %H:%M:%S")
+        seconds = f"{record.duration_ms / 1000:.1f}"
+        table.add_row(
+            record.id, record.tenant, started, record.caller_number, record.dialled, record.outcome, seconds, legs
+        )
+    out.print(table)
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    call: Annotated[str, typer.Argument(help="A call's id, as `calls` prints it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole record as one JSON object.")] = False,
+) -> None:
+    """Tells why a call went as it did: each event and decision, with the line of the plan behind it."""
+    record = _run(_from_store(load_config(context.obj), lambda store: store.call(call)))
+    if record is None:
+        print(f'there is no call "{call}": ./run calls lists them', file=sys.stderr)
+        raise typer.Exit(PROBLEMS)
+    print(_json(record) if as_json else story(record))
+
+
+def story(record: CallRecord) -> str:
+    """A record as text, one line per event."""
+    lines = [
+        f"{record.id}  {record.direction}  {record.caller_number or 'withheld'} -> {record.dialled}"
+        f"  tenant {record.tenant or '-'}, plan {record.plan_version or '-'}",
+    ]
+    for moment in record.timeline:
+        detail = "  ".join(f"{key}={value}" for key, value in moment.detail.items())
+        lines.append(f"  {moment.offset_ms / 1000:8.3f} s  {moment.kind:<16}{detail}".rstrip())
+    for leg in record.legs:
+        lines.append(f"  leg {leg.number}: {leg.target} {leg.outcome}, cause {leg.cause}, ended by {leg.ended_by}")
+    lines.append(
+        f"  {record.outcome}, cause {record.cause}, ended by {record.ended_by}, {record.duration_ms / 1000:.1f} s"
+    )
+    return "\n".join(lines)
+
+
+async def _from_store(config: Config, query: Any) -> Any:
+    store = Store(config.database_url, clock=SystemClock(), spool=None)
+    await store.open()
+    try:
+        return await query(store)
+    finally:
+        await store.close()
+
+
+def _json(record: CallRecord) -> str:
+    return json.dumps({**asdict(record), "duration_ms": record.duration_ms, "talk_ms": record.talk_ms}, default=str)
+
+
+def _trunks(config: Config) -> list[str]:
+    return [name for name, trunk in config.trunks.items() if trunk.enabled]
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop).run(work)
+
+
+def main() -> None:
+    try:
+        app(standalone_mode=True)
+    except Problems as problems:
+        print(problems, file=sys.stderr)
+        raise SystemExit(PROBLEMS) from None
+    except EXPECTED as error:
+        print(f"pbx: {error}", file=sys.stderr)
+        raise SystemExit(CANNOT_RUN) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()
