@@ -171,7 +171,7 @@ class _Parser:
     def parse(self) -> Callable[[Variables], bool]:
         holds = self._either()
         if self._peek():
-            raise ValueError(f"{self._here()} stands where the condition could end (join conditions with: and, or)")
+            raise self._expected('the end, "and" or "or"')
         return holds
 
     def _either(self) -> Callable[[Variables], bool]:
@@ -203,7 +203,7 @@ class _Parser:
             return lambda variables: variables.get(name, "") in [value.fill(variables) for value in values]
         if self._peek() not in _OPERATORS:
             if self._peek() and self._peek() not in ("and", "or", ")"):
-                raise ValueError(f'{self._here()} stands where an operator was expected (operators: {_KNOWN})')
+                raise self._expected(f"an operator ({_KNOWN})")
             return lambda variables: bool(variables.get(name))
         operator = self._advance()
         test, value = _OPERATORS[operator], self._value()
@@ -214,14 +214,14 @@ class _Parser:
     def _variable(self) -> str:
         token = self._peek()
         if not VARIABLE.fullmatch(token) or token in _KEYWORDS:
-            raise ValueError(f"{self._here()} stands where a variable was expected, as in: caller == anonymous")
+            raise self._expected('a variable, as in: caller == "anonymous"')
         self.names[token] = None
         return self._advance()
 
     def _value(self) -> Template:
         token = self._peek()
         if not token or token in _KEYWORDS or re.fullmatch(r"[=!<>()\[\],]+", token):
-            raise ValueError(f'{self._here()} stands where a value was expected, as in: caller starts_with "+33"')
+            raise self._expected('a value, as in: caller starts_with "+33"')
         value = Template(self._unquoted(self._advance()))
         self.names.update(dict.fromkeys(value.names))
         return value
@@ -256,11 +256,9 @@ class _Parser:
 
     def _expect(self, token: str) -> None:
         if not self._take(token):
-            raise ValueError(f'{self._here()} stands where "{token}" was expected')
+            raise self._expected(token)
 
-    def _here(self) -> str:
-        """The next token and the words before it, as the admin wrote them."""
-        if not self._peek():
-            return "the end of the condition"
+    def _expected(self, what: str) -> ValueError:
         before = " ".join(self._tokens[max(0, self._next - 3):self._next])
-        return f'"{self._peek()}"' + (f" after {before}" if before else "")
+        found = self._peek() or "the end"
+        return ValueError(f"expected {what}; found {found}" + (f", after: {before}" if before else ""))

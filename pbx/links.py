@@ -133,7 +133,7 @@ class _Check:
                     remedy = 'give it one, voicemail: {pin: "..."}'
                     yield Problem(text.where, f'line "{text}" has no voicemail: {remedy}')
                 else:
-                    yield Problem(text.where, f'no {text.kind} "{text}" {suggest(text, names, many)}')
+                    yield Problem(text.where, f'no {text.kind} "{text}" {_similar(text, names, many)}')
 
     def _targets(self) -> Iterator[Problem]:
         file = self._file
@@ -147,7 +147,7 @@ class _Check:
             elif numbers.e164(text, file.country):
                 yield Problem(text.where, f'write an outside number in full: "{numbers.e164(text, file.country)}"')
             else:
-                yield Problem(text.where, f'no line or group "{text}" {suggest(text, names, "lines and groups")}')
+                yield Problem(text.where, f'no line or group "{text}" {_similar(text, names, "lines and groups")}')
 
     def _unset_variables(self) -> Iterator[Problem]:
         for text in self._texts:
@@ -252,7 +252,8 @@ class _Check:
         for number in file.numbers:
             if number in file.lines:
                 first = next(line for line in file.lines if line == number)
-                yield Problem(number.where, f'"{number}" is already a handset ({first.where}): choose another number')
+                message = f'"{number}" is already a handset (line {first.where.line} of this file): choose another number'
+                yield Problem(number.where, message)
 
     def _unanswered_numbers(self) -> Iterator[Problem]:
         own = {line.number for line in self._file.lines.values()}
@@ -260,6 +261,11 @@ class _Check:
             if site.number is not None and site.number not in self._file.numbers and site.number not in own:
                 message = f'nobody answers {site.number}: say under "numbers" which flow does'
                 yield Problem(site.number.where, message, warning=True)
+
+
+def _similar(name: str, names: Collection[str], many: str) -> str:
+    """The remedy for a name that is not there. One number is as good a guess as another, so numbers are listed."""
+    return suggest("" if name.isdecimal() else name, names, many)
 
 
 def _wrong_wav(path: Path) -> str:

@@ -73,7 +73,11 @@ class Step(Model):
     @classmethod
     def written_out(cls, body: object) -> object:
         """The full form of what stands behind the word."""
-        if isinstance(body, Mapping) or not cls.short:
+        if isinstance(body, Mapping):
+            return body
+        if not cls.model_fields:
+            raise ValueError(f'"{cls.word}" stands alone: remove what follows it')
+        if not cls.short:
             return body
         full = Mapping(getattr(body, "where", Text("").where))
         full[Text(cls.short, full.where)] = body

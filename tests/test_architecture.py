@@ -16,7 +16,7 @@ ROWS = (
     "config expression hours prompt tenant",
     "spool database store ari ari_http ami speech",
     "leg dial call",
-    "step steps dialplan manual",
+    "step steps links dialplan manual",
     "engine",
     "asterisk api simulator",
     "app __main__",

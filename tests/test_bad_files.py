@@ -14,6 +14,8 @@ from typing import Literal
 import pytest
 
 from pbx.config import load_config
+from pbx.dialplan import check
+from pbx.links import Installation
 from pbx.yamlfile import Milliseconds
 from pbx.yamlfile import Model
 from pbx.yamlfile import Problems
@@ -21,6 +23,7 @@ from pbx.yamlfile import Text
 from pbx.yamlfile import load
 
 BAD = Path(__file__).with_name("bad")
+INSTALLATION = Installation(trunks=["backup", "carrier"], contracts=["ooma-wework"], sounds=["beep", "tt-monkeys"])
 
 
 class Step(Model):
@@ -43,6 +46,9 @@ def read(path: Path) -> None:
         load(path, Tiny)
     elif kind == "config":
         load_config(path, {"EMPTY": "", "SECRET": "s3cret"})
+    elif kind == "plan":
+        if problems := check([path], INSTALLATION):
+            raise Problems(problems)
     else:
         raise AssertionError(f"{path.name}: the name must begin with yaml-, config- or plan-")
 
