@@ -178,10 +178,10 @@ class Leg:
                 self.bridge_id = None
         elif event["type"] == "ChannelHangupRequest":
             self.hanging_up = True
-            self.cause = self.cause or event.get("cause", Cause.UNKNOWN)
+            # A soft one is our own, or Asterisk's timer's: it says 32, and the true cause comes at the end.
+            self.cause = self.cause or (Cause.UNKNOWN if event.get("soft") else event.get("cause", Cause.UNKNOWN))
         elif event["type"] == "StasisEnd":
-            # Nobody but the engine sends a channel on, and it does not: it left because it ended.
-            self.hanging_up = True
+            self._left()
         elif event["type"] == "ChannelDestroyed":
             self._destroyed(event.get("cause", 0))
         else:
@@ -214,6 +214,13 @@ class Leg:
             self.early_media = True
         elif self.dialstatus == "ANSWER":
             self._state("Up")
+
+    def _left(self) -> None:
+        # Nobody but the engine sends a channel on, and it does not: it left because it ended.
+        self.hanging_up = True
+        if not self.target:
+            # Of a channel that we did not make, this is the last we hear.
+            self._destroyed(Cause.NORMAL)
 
     def _destroyed(self, cause: int) -> None:
         self.gone = True

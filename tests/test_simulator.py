@@ -554,7 +554,8 @@ def test_dial_and_state_are_told_in_either_order() -> None:
             party.hang_up(after=1)
             await it.sees("ChannelDestroyed", leg)
             said = [event for event in it.told if event["type"] in ("Dial", "ChannelStateChange")]
-            heard = [event.get("dialstatus") or event["channel"]["state"] for event in said if event.get("dialstatus") != ""]
+            heard = [event.get("dialstatus", _state(event)) for event in said]
+            heard.remove("")
             assert sorted(heard) == ["ANSWER", "RINGING", "Ringing", "Up"]
             orders.add(tuple(heard))
 
