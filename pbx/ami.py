@@ -14,11 +14,17 @@ from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
 log = logging.getLogger(__name__)
+logging.getLogger("panoramisk").setLevel(logging.WARNING)  # it would tell every message, some with passwords
 
-# The voicemail context of every mailbox: a line's endpoint carries `mailboxes = acme-101@default`.
+# The voicemail context of every mailbox. A line's endpoint carries `mailboxes = acme-101@default` for handsets that do
+# not subscribe to their lamp, its AOR the same for those that do, and the endpoint `mwi_subscribe_replaces_unsolicited
+# = yes`: without that, subscriptions are refused with 500.
 MAILBOX_CONTEXT = "default"
 # A dialplan extension that answers and waits, because an application needs an answered channel to run on.
 LAMP_CHANNEL = "Local/s@pbx-lamp"
+
+# All that is read here. Without a filter each call sends some twenty events, which cost more than the call itself.
+_EVENTS = ("FullyBooted", "OriginateResponse", "Shutdown")
 
 _PING_S = 10.0
 _FIRST_RETRY_S = 0.2
@@ -92,6 +98,10 @@ class Ami:
             raise AmiError(f"no manager interface of Asterisk at {host}:{port}: {problem or 'no answer'}") from None
         try:
             await self._ask(wire, "Login", self._login)
+            for event in _EVENTS:
+                # The filter is the criteria; the expression, which could say more of the event, is empty.
+                criteria = f"action(include),name({event})"
+                await self._ask(wire, "Filter", {"Operation": "Add", "MatchCriteria": criteria, "Filter": ""})
             # Before this event the dialplan may still be loading.
             async with asyncio.timeout(self._timeout):
                 await wire.booted.wait()
