@@ -38,8 +38,8 @@ MANUAL = Path(__file__).parent.parent / "docs" / "api.md"
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 TOKEN = "a-token-for-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-ALICE = Registration("acme", "101", "Alice Martin", "192.0.2.10:5060", "acme-101", "var/passwords/acme-101")
-RENE = Registration("boreal", "201", "René Côté", "192.0.2.10:5060", "boreal-201", "var/passwords/boreal-201")
+ALICE = Registration("acme", "101", "Alice Martin", "192.0.2.10:5060", "acme-101", "var/secrets.ini")
+RENE = Registration("boreal", "201", "René Côté", "192.0.2.10:5060", "boreal-201", "var/secrets.ini")
 
 
 def record_of(n: int, tenant: str = "acme", **fields: Any) -> CallRecord:
@@ -213,7 +213,7 @@ async def test_lines_say_how_to_register_and_where_the_password_is(connect: Conn
     assert (await get(client, "/lines?tenant=acme"))["lines"] == [
         {
             "tenant": "acme", "line": "101", "name": "Alice Martin", "server": "192.0.2.10:5060",
-            "user": "acme-101", "password_file": "var/passwords/acme-101",
+            "user": "acme-101", "password_file": "var/secrets.ini",
         }
     ]
     assert [line["name"] for line in (await get(client, "/lines"))["lines"]] == ["Alice Martin", "René Côté"]
