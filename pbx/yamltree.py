@@ -69,9 +69,11 @@ class Text(str):
         return self
 
     @classmethod
-    def _read(cls, value: object) -> Text:
-        if isinstance(value, Text) and not value.blank:
+    def _read(cls, value: object) -> Self:
+        if isinstance(value, cls) and not value.blank:
             return value
+        if isinstance(value, Text) and not value.blank:
+            return cls(value, value.where)
         if isinstance(value, str) and not isinstance(value, Text):
             return cls(value)
         raise expected("a text")
@@ -195,8 +197,7 @@ class _Reader:
         raise Problems([*self.problems, *problems])
 
     def _take(self, event: yaml.Event) -> None:
-        mark = event.start_mark
-        where = Where(self.file, mark.line + 1, mark.column + 1) if mark else NOWHERE
+        where = _at(event.start_mark, self._lines, self.file)
         if isinstance(event, yaml.NodeEvent):
             self._check_tag(event, where)
         if isinstance(event, yaml.ScalarEvent):
@@ -304,37 +305,41 @@ _SYNTAX = {
 _ABOUT_THE_BEGINNING = ("end of stream", "',' or '", "expected ':'", "alphabetic or numeric")
 
 
+def _at(mark: Any, lines: list[str], file: str) -> Where:
+    """Where a mark of libyaml's or PyYAML's is. Their end of a file may be a line further than an editor's."""
+    if mark is None or mark.line >= len(lines):
+        return Where(file, len(lines), len(lines[-1]) + 1)
+    return Where(file, mark.line + 1, mark.column + 1)
+
+
 def _syntax_problems(error: yaml.MarkedYAMLError, lines: list[str], file: str) -> list[Problem]:
     """The parser stops at the first error; the message says what it means, at the place where it can be put right."""
     said = str(error.problem)
     opened = error.context_mark if any(phrase in said for phrase in _ABOUT_THE_BEGINNING) else None
-    mark = opened or error.problem_mark
-    number, column = (mark.line, mark.column) if mark else (0, 0)
+    where = _at(opened or error.problem_mark, lines, file)
+    line = lines[where.line - 1]
+    before, after = line[:where.column - 1], line[where.column - 1:]
     level = error.context_mark.column if error.context_mark else 0
-    if number >= len(lines):
-        number, column = len(lines) - 1, len(lines[-1])
-    before, after = lines[number][:column], lines[number][column:]
-    if after.startswith("\t") or re.match(r" *\t", lines[number]):
-        tab = Problem(Where(file, number + 1, column + 1), "a tab cannot stand here: use spaces")
-        return list(_tabs(lines, file)) or [tab]
+    if after.startswith("\t") or re.match(r" *\t", line):
+        return list(_tabs(lines, file)) or [Problem(where, "a tab cannot stand here: use spaces")]
     message = next((text for phrase, text in _SYNTAX.items() if phrase in said), f"this is not valid YAML: {said}")
     if "mapping values" in said and re.search(r":\s", before):
         message = 'a text with a colon and a space inside needs quotes, as in "Paris: accueil"'
     elif "mapping values" in said:
-        column = len(before) - len(before.lstrip())
+        where = Where(file, where.line, len(before) - len(before.lstrip()) + 1)
     elif "expected ':'" in said and (glued := re.match(r"([\w.+-]+):(\S+)", after)):
         message = f'write a space after the colon: "{glued[1]}: {glued[2]}"'
     elif "expected ':'" in said and re.match(r"-\w", after):
         message = 'write a space after the dash: "- item"'
     elif "expected key" in said and before.strip():
         message = "the quotes are closed before this: a text with an apostrophe goes between double quotes"
-    elif "expected key" in said and re.match(r"-(\s|$)", after) and level == column:
+    elif "expected key" in said and re.match(r"-(\s|$)", after) and level == len(before):
         message = "a list cannot begin here: the key above it has a value already"
-    elif "node content" in said and not after.strip() and number == len(lines) - 1:
+    elif "node content" in said and not after.strip() and where.line == len(lines):
         message = "the file ends in the middle of a value: is a bracket not closed?"
-    elif "<document start>" in said and "..." not in lines[:number]:
+    elif "<document start>" in said and "..." not in lines[:where.line - 1]:
         message = _SYNTAX["did not find expected key"]
-    return [Problem(Where(file, number + 1, column + 1), message)]
+    return [Problem(where, message)]
 
 
 def _tabs(lines: list[str], file: str) -> Iterator[Problem]:
