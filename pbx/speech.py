@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 import unicodedata
+from collections.abc import AsyncIterator
 from collections.abc import Iterable
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,7 +107,9 @@ class Speech:
             raise SpeechError("there is no text to say")
         if len(text) > MAX_TEXT:
             raise SpeechError(f"the text to say has {len(text)} characters, at most {MAX_TEXT} are allowed")
-        content = [await self._voice.identity(language), *self._EFFECTS, language, text]
+        async with self._deadline():
+            voice = await self._voice.identity(language)
+        content = [voice, *self._EFFECTS, language, text]
         name = hashlib.sha256("\0".join(content).encode()).hexdigest()[:32]
         # The extension tells Asterisk the rate: .wav is 8 kHz, .wav16 is 16 kHz. A URI has none.
         path = self._folder / f"{name}.wav16"
@@ -143,15 +146,20 @@ class Speech:
             task.exception()  # seen, even if whoever asked has hung up meanwhile
 
     async def _make(self, path: Path, text: str, language: str) -> None:
-        async with self._turn:
+        async with self._turn, self._deadline():
             try:
-                async with asyncio.timeout(self._timeout):
-                    await self._speak_into(path, text, language)
-            except TimeoutError:
-                raise SpeechError(f"speaking a text took longer than {self._timeout:g} s") from None
+                await self._speak_into(path, text, language)
             except OSError as problem:
                 raise SpeechError(f"spoken texts cannot be kept in {self._folder}: {problem.strerror}") from problem
         metrics.speech_made.labels(_base(language)).inc()
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError:
+            raise SpeechError(f"speaking a text took longer than {self._timeout:g} s") from None
 
     async def _speak_into(self, path: Path, text: str, language: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -276,7 +284,10 @@ async def _run(prefix: Prefix, program: str, *arguments: str, given: bytes = b""
     except ProgramMissing as problem:
         raise SpeechError(f"texts cannot be spoken: {problem}") from None
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+    try:
+        process = await asyncio.create_subprocess_exec(*command, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+    except OSError as problem:
+        raise SpeechError(f"{program} cannot be started: {problem.strerror}") from problem
     try:
         output, complaint = await process.communicate(given)
     finally:

@@ -159,6 +159,14 @@ async def test_a_missing_engine_is_named_with_its_remedy(tmp_path: Path, monkeyp
         await Speech(tmp_path, Prefix(tmp_path)).sound(WELCOME, "fr")
 
 
+async def test_an_engine_that_is_no_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "espeak-ng").write_text("")
+    (tmp_path / "espeak-ng").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SpeechError, match="espeak-ng cannot be started: Exec format error"):
+        await Speech(tmp_path, Prefix(None)).sound(WELCOME, "fr")
+
+
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, prefix: Prefix) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpeechError, match=f"cannot be kept in {tmp_path}/file/speech: Not a directory"):
@@ -190,16 +198,19 @@ async def test_sound_that_sox_cannot_read_is_reported_in_its_words(tmp_path: Pat
         await Speech(tmp_path, prefix, Garbled()).sound(WELCOME, "fr")
 
 
-async def test_an_engine_that_hangs_is_ended_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("until_then", ["", '[ "$1" = --version ] && exit'])
+async def test_an_engine_that_hangs_is_ended_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until_then: str
+) -> None:
     engine = tmp_path / "espeak-ng"
-    engine.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\necho $$ > {tmp_path}/pid\nexec /bin/sleep 60\n')
+    engine.write_text(f"#!/bin/sh\n{until_then}\necho $$ > {tmp_path}/pid\nexec /bin/sleep 60\n")
     engine.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SpeechError, match="longer than 0.5 s"):
         await Speech(tmp_path / "speech", Prefix(None), timeout=0.5).sound(WELCOME, "fr")
     pid = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists()
-    assert list((tmp_path / "speech").iterdir()) == []
+    assert list(tmp_path.glob("speech/*")) == []
 
 
 async def test_a_caller_who_hangs_up_does_not_spoil_the_file_for_the_next(tmp_path: Path, prefix: Prefix) -> None:
