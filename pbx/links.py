@@ -252,7 +252,7 @@ class _Check:
         for number in file.numbers:
             if number in file.lines:
                 first = next(line for line in file.lines if line == number)
-                message = f'"{number}" is already a handset (line {first.where.line} of this file): choose another number'
+                message = f'"{number}" is already a handset (line {first.where.line} of this file): choose another'
                 yield Problem(number.where, message)
 
     def _unanswered_numbers(self) -> Iterator[Problem]:
@@ -308,17 +308,14 @@ class _Paths:
             yield Problem(step.where, f'a circle without any wait, {" -> ".join(circle)}: {remedy}')
 
     def _recursion(self) -> Iterator[Problem]:
-        """Flows that call themselves would wait for one another, ever deeper."""
-        edges: dict[str, dict[str, Step]] = {}
-        for name, steps in self._steps.items():
-            # Of two steps that lead to the same flow, the call counts: only calls pile up.
-            leading = sorted((step for step in steps if step.leads_to), key=lambda step: step.goes_on)
-            edges[name] = {str(step.leads_to): step for step in leading}
+        """Flows that call themselves would wait for one another, ever deeper; a `goto` leaves nothing behind."""
+        edges: dict[str, dict[str, Step]] = {
+            name: {str(step.leads_to): step for step in steps if step.leads_to and step.goes_on}
+            for name, steps in self._steps.items()
+        }
         for step, circle in _circles(edges):
-            calls = [edges[a][b] for a, b in zip(circle, circle[1:]) if edges[a][b].goes_on]
-            if calls:
-                path = " -> ".join(circle)
-                yield Problem(calls[0].where, f'a flow that calls itself never comes back: {path}; use "goto" here')
+            remedy = 'use "goto" here'
+            yield Problem(step.where, f'a flow that calls itself never ends, {" -> ".join(circle)}: {remedy}')
 
     def _never_reached(self) -> Iterator[Problem]:
         for steps in self._file.flows.values():

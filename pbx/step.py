@@ -33,7 +33,7 @@ from pbx.prompt import Sound
 from pbx.prompt import Utterance
 from pbx.prompt import in_language
 from pbx.prompt import spoken
-from pbx.store import Store
+from pbx.store import AnyStore
 from pbx.store import StoreError
 from pbx.tenant import FlowRef
 from pbx.tenant import Line
@@ -58,12 +58,13 @@ _INSTANT = 0.1  # seconds; a step that took longer has let the caller, and the m
 class Step(Model):
     """One step of a flow. A subclass is one word of the language; its docstring is the word's page in the manual.
 
-    `word` is its name in YAML. `short` is the field that `word: value` fills. `takes_time` says that the caller
-    always spends time in it, so that a loop through it does no harm.
+    `word` is its name in YAML. `short` is the field that `word: value` fills; with `always_short` there is no other
+    form. `takes_time` says that the caller always spends time in it, so that a circle through it does no harm.
     """
 
     word: ClassVar[str]
     short: ClassVar[str] = ""
+    always_short: ClassVar[bool] = False
     takes_time: ClassVar[bool] = False
 
     async def run(self, run: Run) -> None:
@@ -73,7 +74,7 @@ class Step(Model):
     @classmethod
     def written_out(cls, body: object) -> object:
         """The full form of what stands behind the word."""
-        if isinstance(body, Mapping):
+        if isinstance(body, Mapping) and not cls.always_short:
             return body
         if not cls.model_fields:
             raise ValueError(f'"{cls.word}" stands alone: remove what follows it')
@@ -207,12 +208,12 @@ class Flow:
 class Services:
     """What steps need besides the call. `lamp("acme-101", unheard, heard)` sets the message lamp of a line."""
 
-    store: Store
+    store: AnyStore
     lamp: Callable[[str, int, int], Awaitable[None]]
 
 
 class _Goto(Exception):
-    """The present flow is over, and another one takes its place."""
+    """The present flow is over, with all that called it, and another one takes its place."""
 
     def __init__(self, flow: str) -> None:
         self.flow = flow
@@ -237,23 +238,27 @@ class Run:
         self._at_once = 0
         self._recordings = 0
 
-    async def flow(self, flow: Flow | str) -> None:
+    async def flow(self, flow: Flow) -> None:
         """Runs a flow, and those it goes to, to the end. Raises Hangup when the call ends before."""
-        now: Flow | None = self.plan.flows[flow] if isinstance(flow, str) else flow
+        now: Flow | None = flow
         while now is not None:
-            self.call.note("flow", flow=now.name)
             try:
-                await self.steps(now.steps)
+                await self.subflow(now)
                 now = None
             except _Goto as goto:
                 now = self.plan.flows[goto.flow]
+
+    async def subflow(self, flow: Flow) -> None:
+        """Runs a flow as a piece of the present one; when it goes elsewhere, the present one is over as well."""
+        self.call.note("flow", flow=flow.name)
+        await self.steps(flow.steps)
 
     async def steps(self, steps: Iterable[Step]) -> None:
         for step in steps:
             await self._step(step)
 
     def goto(self, flow: str) -> NoReturn:
-        """Leaves the present flow for another one, by name."""
+        """Leaves the present flow, and those that called it, for another one, by name."""
         raise _Goto(flow)
 
     async def _step(self, step: Step) -> None:

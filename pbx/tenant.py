@@ -274,7 +274,8 @@ class Hours(Model):
                 continue
             twice = next((day for day in found if day in seen), None)
             if twice is not None:
-                problems.append(Problem(text.where, f"{twice} is already set on line {seen[twice].where.line}: remove it here or there"))
+                line = seen[twice].where.line
+                problems.append(Problem(text.where, f"{twice} is already set on line {line}: remove it here or there"))
             seen.update(dict.fromkeys(found, text))
         if problems:
             raise Problems(problems)

@@ -15,7 +15,8 @@ class CallFlow(Step):
     - dial: sales
     ```
 
-    The caller hears what that flow lets him hear. Variables that it sets are set here as well.
+    The caller hears what that flow lets him hear. Variables that it sets are set here as well. It comes back at its
+    end, but not when it ends with `hangup`, `reject` or `goto`.
     """
 
     word = "call"
@@ -28,4 +29,4 @@ class CallFlow(Step):
         return self.flow
 
     async def run(self, run: Run) -> None:
-        await run.flow(self.flow)
+        await run.subflow(run.plan.flows[self.flow])

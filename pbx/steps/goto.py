@@ -14,7 +14,7 @@ class Goto(Step):
     - goto: welcome
     ```
 
-    The caller hears nothing of it. A flow that is used like a piece of this one, with a way back, is for `call`.
+    The caller hears nothing of it. Flows that have called this one are left as well. To come back here, use `call`.
     """
 
     word = "goto"

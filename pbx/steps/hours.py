@@ -28,8 +28,8 @@ class WhenOpen(Step):
     word = "hours"
 
     in_: HoursRef = Field(description="Which hours of the plan")
-    then: Steps | None = None
-    else_: Steps | None = None
+    then: Steps | None = Field(None, description="While it is open")
+    else_: Steps | None = Field(None, description="While it is closed")
 
     @model_validator(mode="after")
     def _one_branch(self) -> Self:

@@ -27,8 +27,8 @@ class If(Step):
     word = "if"
 
     when: Condition = Field(description='The condition: digits == "1"')
-    then: Steps
-    else_: Steps | None = None
+    then: Steps = Field(description="When it holds")
+    else_: Steps | None = Field(None, description="When it does not hold")
 
     @property
     def exhaustive(self) -> bool:

@@ -20,15 +20,15 @@ class Play(Step):
 
     A file stands beside the plan: WAV (8 kHz, mono, 16 bit), g722, alaw, ulaw, gsm, sln or sln16. A name without
     an extension is one of Asterisk's own sounds. The caller hears all of it before the next step; keys that he types
-    meanwhile wait for the next menu. The call is answered first, unless `early` says no.
+    meanwhile wait for the next menu. The call is answered first, unless it says `early`.
     """
 
     word = "play"
     short = "sound"
     takes_time = True
 
-    sound: SoundList
-    early: bool = Field(False, description="Without answering; many networks let the caller hear it all the same")
+    sound: SoundList = Field(description="A file, a sound of Asterisk's own, one for each language, or a list of these")
+    early: bool = Field(False, description="Before the answer; not every network lets the caller hear it")
 
     @property
     def answers(self) -> bool:

@@ -34,7 +34,7 @@ class Record(Step):
     prompt: Prompt | None = Field(None, description="What the caller hears before the beep")
     max: Milliseconds = Field(60_000, ge=1_000, le=3_600_000, description="It ends after this time")
     silence: Milliseconds = Field(4_000, ge=1_000, le=60_000, description="It ends after so much silence")
-    beep: bool = True
+    beep: bool = Field(True, description="Whether he hears it")
 
     @property
     def answers(self) -> bool:

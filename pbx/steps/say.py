@@ -23,7 +23,8 @@ class Say(Step):
     ```
 
     `{variable}` stands for its value, `{{` for a brace. The caller hears the text in the language of the call, to its
-    end; keys that he types meanwhile wait for the next menu. The call is answered first, unless `early` says no.
+    end; keys that he types meanwhile wait for the next menu. The call is answered first, unless it says
+    `early`.
     """
 
     word = "say"
@@ -32,7 +33,7 @@ class Say(Step):
 
     text: Words
     language: Language | None = Field(None, description="Spoken in this language, whatever the call's is")
-    early: bool = Field(False, description="Without answering; many networks let the caller hear it all the same")
+    early: bool = Field(False, description="Before the answer; not every network lets the caller hear it")
 
     @classmethod
     def written_out(cls, body: object) -> object:

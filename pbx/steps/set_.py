@@ -10,10 +10,8 @@ from pbx.expression import Template
 from pbx.prompt import LANGUAGES
 from pbx.step import Run
 from pbx.step import Step
-from pbx.yamlfile import Mapping
 from pbx.yamlfile import Problem
 from pbx.yamlfile import Problems
-from pbx.yamlfile import Text
 from pbx.yamlfile import suggest
 
 
@@ -37,14 +35,9 @@ class Set(Step):
 
     word = "set"
     short = "values"
+    always_short = True
 
     values: dict[Settable, Template] = Field(min_length=1, description="Names and what they stand for from now on")
-
-    @classmethod
-    def written_out(cls, body: object) -> object:
-        full = Mapping(getattr(body, "where", Text("").where))
-        full[Text(cls.short, full.where)] = body
-        return full
 
     @field_validator("values")
     @classmethod
