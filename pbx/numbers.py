@@ -6,6 +6,7 @@ is understood with it and without.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from phonenumbers import shortnumberinfo
 
 COUNTRIES: frozenset[str] = frozenset(phonenumbers.SUPPORTED_REGIONS)
 
-# Besides these, phonenumbers knows the main ones of every country: it lacks 114, 196 and 191 in France, for instance.
+# Besides these, phonenumbers knows the main ones of every country: it lacks 114 and 191 in France, and 112 in Guadeloupe.
+_FRENCH = "15 17 18 112 114 115 116000 116111 116117 119 191 196 197 3114"
 _EMERGENCY: Mapping[str, frozenset[str]] = {
     country: frozenset(listed.split())
     for country, listed in {
@@ -28,7 +30,7 @@ _EMERGENCY: Mapping[str, frozenset[str]] = {
         "CA": "911 112 988",
         "CH": "112 117 118 144 1414 1415 143 145 147",
         "DE": "110 112 116117",
-        "FR": "15 17 18 112 114 115 116000 116111 116117 119 191 196 197 3114",
+        **dict.fromkeys(("FR", "BL", "GF", "GP", "MF", "MQ", "PM", "RE", "YT"), _FRENCH),
         "GB": "112 999 18000",
         "US": "911 112 988",
     }.items()
@@ -72,6 +74,17 @@ def emergency(dialled: str, country: str, outside_prefix: str | None = None) -> 
             if short in listed or _known_emergency(short, country):
                 return short
     return None
+
+
+@functools.cache
+def emergency_numbers(country: str) -> tuple[str, ...]:
+    """The emergency numbers of a country: "15", "112". For `country`s with longer ones than listed here, not all.
+
+    `emergency` is what decides; this is for those who need a list.
+    """
+    # phonenumbers tells only whether a number is one. Five countries have a second one of five or six digits.
+    known = (str(number) for number in range(10, 10_000) if _known_emergency(str(number), country))
+    return tuple(sorted({*_EMERGENCY.get(country, ()), *known}))
 
 
 def _readings(dialled: str, outside_prefix: str | None, *, prefix_first: bool = False) -> Iterator[str]:
