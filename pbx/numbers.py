@@ -21,7 +21,7 @@ from phonenumbers import shortnumberinfo
 
 COUNTRIES: frozenset[str] = frozenset(phonenumbers.SUPPORTED_REGIONS)
 
-# Besides these, phonenumbers knows the main ones of every country: it lacks 114 and 191 in France, and 112 in Guadeloupe.
+# Besides these, phonenumbers knows the main ones of every country; it lacks 114 in France and 112 in Guadeloupe.
 _FRENCH = "15 17 18 112 114 115 116000 116111 116117 119 191 196 197 3114"
 _EMERGENCY: Mapping[str, frozenset[str]] = {
     country: frozenset(listed.split())

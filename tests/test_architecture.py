@@ -12,13 +12,13 @@ ROOT = Path(pbx.__file__).parent
 
 # From the bottom to the top: a module imports what stands before it, and of its own row what stands left of it.
 ROWS = (
-    "clock numbers yamltree yamlfile metrics prefix ari_api",
+    "clock numbers ports yamltree yamlfile metrics prefix ari_api",
     "config expression hours prompt tenant",
     "spool database store ari ari_http ami speech",
     "leg dial call",
     "step steps links dialplan manual",
     "engine",
-    "asterisk api simulator",
+    "instance asterisk api simulator",
     "app __main__",
 )
 ORDER = {module: number for number, module in enumerate(" ".join(ROWS).split())}
