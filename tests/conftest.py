@@ -10,10 +10,15 @@ from databases import AnyDatabase
 from databases import PostgresDatabase
 from databases import PostgresServer
 from databases import SqliteDatabase
+from hypothesis import settings
 
 from pbx.prefix import Prefix
 
 ROOT = Path(__file__).parent.parent
+
+# A busy machine is not a mistake.
+settings.register_profile("pbx", deadline=None)
+settings.load_profile("pbx")
 
 
 @pytest.fixture(scope="session")
