@@ -35,6 +35,8 @@ from pbx.yamlfile import Text
 from pbx.yamlfile import Where
 from pbx.yamlfile import load
 
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
 # What the environment may set, and the key that it replaces.
 ENVIRONMENT = {"PBX_DATABASE_URL": "database", "PBX_NODE": "node", "PBX_PLANS": "plans", "PBX_VAR": "var"}
 
@@ -52,7 +54,7 @@ def _country(text: Text) -> Text:
 
 
 def _host(text: Text) -> Text:
-    if not re.fullmatch(r"(?=.{1,253}$)([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?)+", text) and not _address(text):
+    if not re.fullmatch(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?", text) and not _address(text):
         raise ValueError(f'"{text}" is neither a host name nor an address; the port, if any, has a key of its own')
     return text
 

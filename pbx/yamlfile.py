@@ -93,18 +93,16 @@ def _yes_or_no(value: object) -> object:
 
 _UNITS = {"h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}  # the next unit is what 30 means in 1h30
 _DURATION = re.compile(r"(?:(\d{1,6})\s*h)?\s*(?:(\d{1,9})\s*m(?:in)?)?\s*(?:(\d{1,9})\s*s)?\s*(?:(\d{1,9})\s*ms)?")
-_HOURS_AND = re.compile(r"(\d{1,6})\s*(h|min)\s*(\d{1,2})")
+_HOURS_AND = re.compile(r"(\d{1,6})\s*(h|m|min)\s*(\d{1,2})")
 
 
 def _milliseconds(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if not isinstance(value, str):
-        raise expected('a time such as "20s"')
-    text = value.strip()
-    if short := _HOURS_AND.fullmatch(text):
-        unit, below = ("h", "min") if short[2] == "h" else ("min", "s")
-        return int(short[1]) * _UNITS[unit] + int(short[3]) * _UNITS[below]
+    text = value.strip() if isinstance(value, str) and len(value) < 50 else ""
+    if mixed := _HOURS_AND.fullmatch(text):
+        unit, below = ("h", "min") if mixed[2] == "h" else ("min", "s")
+        return int(mixed[1]) * _UNITS[unit] + int(mixed[3]) * _UNITS[below]
     if text and (parts := _DURATION.fullmatch(text)):
         return sum(int(part) * unit for part, unit in zip(parts.groups(), _UNITS.values()) if part)
     bare = re.fullmatch(r"\d{1,9}", text)
@@ -232,7 +230,8 @@ def parse(text: str | bytes, file: str, model: type[M], *, context: Any = None) 
 def suggest(word: str, choices: Iterable[str], what: str) -> str:
     """The remedy for a word that is not among the choices: `(did you mean "play"?)` or `(lines: 101, 102)`."""
     names = {choice.casefold(): choice for choice in choices}
-    close = difflib.get_close_matches(word.casefold(), names, 1)
+    # Numbers that look alike are neighbours, not misspellings.
+    close = [] if word.isdecimal() else difflib.get_close_matches(word.casefold(), names, 1)
     if close:
         return f'(did you mean "{names[close[0]]}"?)'
     listed = sorted(names.values())

@@ -189,12 +189,12 @@ def test_a_validator_can_point_anywhere_and_sees_the_context() -> None:
     class Hotel(Model):
         guests: list[Guest]
 
-    written = "guests:\n- {line: a, room: 7}\n- {line: 12, room: 12}\n- {line: a, room: 120}\n"
+    written = "guests:\n- {line: a, room: 7}\n- {line: 12, room: 12}\n- {line: a, room: 1a2}\n"
     assert problems(written, Hotel, context=["12", "14"]) == [
         'o.yml:2:19: no room "7" (rooms: 12, 14)',
         "o.yml:3:10: the same",
         "o.yml:3:20: as this",
-        'o.yml:4:19: no room "120" (did you mean "12"?)',
+        'o.yml:4:19: no room "1a2" (did you mean "12"?)',
     ]
 
 
@@ -262,7 +262,7 @@ def test_a_warning_says_so_and_repetitions_are_told_once() -> None:
 def test_a_word_is_corrected_or_the_choices_are_listed() -> None:
     assert suggest("pley", ["play", "say"], "steps") == '(did you mean "play"?)'
     assert suggest("PLAY", ["play", "say"], "steps") == '(did you mean "play"?)'
-    assert suggest("900", ["102", "101"], "lines") == "(lines: 101, 102)"
+    assert suggest("103", ["102", "101"], "lines") == "(lines: 101, 102)"
     assert suggest("a", [], "lines") == "(lines: none)"
     assert suggest("x", map(str, range(1000, 1025)), "lines").endswith("1019 and 5 more)")
 
@@ -274,7 +274,8 @@ def test_a_word_is_corrected_or_the_choices_are_listed() -> None:
     "written, milliseconds",
     [
         ("20s", 20_000), ("500ms", 500), ("2min", 120_000), ("2m", 120_000), ("1h30", 5_400_000), ("0s", 0),
-        ("1h30min", 5_400_000), ("1min30", 90_000), ("1 h 30", 5_400_000), ("1h 2min 3s 4ms", 3_723_004),
+        ("1h30min", 5_400_000), ("1min30", 90_000), ("1m30", 90_000),
+        ("1 h 30", 5_400_000), ("1h 2min 3s 4ms", 3_723_004),
     ],
 )
 def test_a_time_is_written_as_people_do(written: str, milliseconds: int) -> None:
