@@ -1,4 +1,7 @@
-"""The command line: `./run CMD`. The one place that turns errors into exit codes: 1 problems found, 2 cannot run, 130 Ctrl-C."""
+"""The command line: `./run CMD`. The one place that turns errors into exit codes.
+
+0 all is well, 1 problems were found, 2 it cannot run, 130 Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from rich.table import Table
 
 from pbx import __version__
 from pbx.app import AppError
+from pbx.app import installation
 from pbx.app import serve
 from pbx.ami import AmiError
 from pbx.ari import AriError
@@ -73,11 +77,11 @@ def start(
 @app.command()
 def check(
     context: typer.Context,
-    paths: Annotated[list[Path] | None, typer.Argument(help="Plans, or folders of plans; all of them if left out.")] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Plans, or folders of plans; else all.")] = None,
 ) -> None:
     """Prints every problem of the plans at once, as file:line:column: message. Exits 1 if there is one."""
     config = load_config(context.obj)
-    problems = check_plans(paths or [config.plans], trunks=_trunks(config))
+    problems = check_plans(paths or [config.plans], installation(config))
     for problem in problems:
         print(problem)
     errors = sum(not problem.warning for problem in problems)
@@ -165,10 +169,6 @@ async def _from_store(config: Config, query: Any) -> Any:
 
 def _json(record: CallRecord) -> str:
     return json.dumps({**asdict(record), "duration_ms": record.duration_ms, "talk_ms": record.talk_ms}, default=str)
-
-
-def _trunks(config: Config) -> list[str]:
-    return [name for name, trunk in config.trunks.items() if trunk.enabled]
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -18,6 +18,7 @@ from pbx.hours import Timetable
 from pbx.links import Installation
 from pbx.links import PlanFile
 from pbx.links import problems_in
+from pbx.links import texts_in
 from pbx.prompt import Language
 from pbx.prompt import Prompt
 from pbx.prompt import spoken
@@ -66,6 +67,7 @@ class Plan:
 
     `version` is a hash of the file, `folder` where its sounds are; lines, groups, hours, boxes and flows are by name.
     `answers` says who answers a number, in E.164 or short. `trunk` takes outside calls, or is None.
+    `texts` are those that can be spoken in advance, with their languages.
     """
 
     tenant: str
@@ -86,6 +88,7 @@ class Plan:
     trunk: str | None
     box_lines: Mapping[str, Sequence[Line]]
     line_boxes: Mapping[str, Sequence[str]]
+    texts: tuple[tuple[str, Language], ...]
     warnings: tuple[Problem, ...]
 
     def __repr__(self) -> str:
@@ -269,6 +272,7 @@ def compile_plan(path: Path | str, installation: Installation = Installation()) 
         trunk=file.trunk or installation.only_trunk,
         box_lines=_turned(line_boxes, lines),
         line_boxes=line_boxes,
+        texts=tuple(dict.fromkeys(texts_in(file))),
         warnings=tuple(problems),
     )
 

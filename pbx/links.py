@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from typing import cast
 
 from pydantic import Field
 
@@ -18,6 +19,7 @@ from pbx.expression import GIVEN
 from pbx.expression import Condition
 from pbx.expression import Template
 from pbx.expression import Variable
+from pbx.prompt import Language
 from pbx.prompt import Sound
 from pbx.prompt import Speech
 from pbx.prompt import Translated
@@ -70,6 +72,16 @@ def all_steps(steps: Steps) -> Iterator[Step]:
         yield step
         for branch in step.branches:
             yield from all_steps(branch)
+
+
+def texts_in(file: PlanFile) -> Iterator[tuple[str, Language]]:
+    """Every text of a plan that can be spoken before a call needs it, with its language."""
+    steps = (step for flow in file.flows.values() for step in all_steps(flow))
+    for model in (part for whole in (file, *steps) for part in parts(whole) if isinstance(part, Model)):
+        for name, value in model.__dict__.items():
+            if isinstance(value, Speech) and not value.names:
+                for language in (cast(Language, name),) if isinstance(model, Translated) else file.spoken:
+                    yield value.fill({}), language
 
 
 class _Check:
