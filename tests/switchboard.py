@@ -32,7 +32,7 @@ class Echo:
     """A voice that needs no files."""
 
     async def sound(self, text: str, language: str) -> str:
-        return f"sound:{language}/{text}"
+        return f"sound:{language}/{text.replace(',', '')}"  # commas would part it from itself in a list of media
 
 
 class Switchboard:

@@ -141,11 +141,11 @@ class Asterisk:
         return self._clock.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "+0000")
 
     def after(self, seconds: float, act: Callable[..., object], *args: object) -> asyncio.TimerHandle:
-        return self._loop.call_later(seconds, act, *args)
+        return self._loop.call_at(self._loop.time() + seconds, act, *args)
 
     def soon(self, act: Callable[..., object], *args: object) -> None:
         """When the thread concerned gets to it."""
-        self._loop.call_later(self._between(_THREAD), act, *args)
+        self.after(self._between(_THREAD), act, *args)
 
     def flip(self) -> bool:
         return self.random.random() < 0.5
@@ -236,7 +236,7 @@ class Asterisk:
     ) -> Any:
         answered = self._loop.create_future()
         request = Request(operation, method, path, query, body or {}, answered, self._reply)
-        self._loop.call_later(self._between(_TRAVEL), self._perform, request, timeout)
+        self.after(self._between(_TRAVEL), self._perform, request, timeout)
         status, content = await answered
         if status >= 300:
             raise refusal(operation, status, content)
@@ -249,11 +249,11 @@ class Asterisk:
             perform(self, request)
         if not request.answered:
             # It waits for a channel's thread: the client may lose patience, the command stays.
-            patience = self._loop.call_later(timeout, request.give_up, f"no answer within {timeout:g} s")
+            patience = self.after(timeout, request.give_up, f"no answer within {timeout:g} s")
             request.future.add_done_callback(lambda _: patience.cancel())
 
     def _reply(self, future: asyncio.Future[tuple[int, Any]], status: int, content: Any) -> None:
-        self._loop.call_later(self._between(_TRAVEL), _resolve, future, (status, content))
+        self.after(self._between(_TRAVEL), _resolve, future, (status, content))
 
 
 class _Connection:

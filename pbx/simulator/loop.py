@@ -13,9 +13,13 @@ from concurrent.futures import Executor
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import ParamSpec
 from typing import TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -39,6 +43,15 @@ class _Jump(selectors.DefaultSelector):
     """
 
     loop: VirtualLoop
+    readers = 0
+
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
+        self.readers += 1
+        return super().register(fileobj, events, data)
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        self.readers -= 1
+        return super().unregister(fileobj)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
@@ -58,7 +71,7 @@ class _Jump(selectors.DefaultSelector):
 
     def _outside(self) -> bool:
         # One reader is the loop's own pipe, through which threads wake it.
-        return self.loop.threads > 0 or len(self.get_map()) > 1
+        return self.loop.threads > 0 or self.readers > 1
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

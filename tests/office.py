@@ -1,0 +1,65 @@
+"""A company: the whole engine with its plan, on a simulated Asterisk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from switchboard import APP
+from switchboard import Echo
+
+from pbx.ari import Ari
+from pbx.dialplan import Plans
+from pbx.dialplan import compile_plan
+from pbx.engine import Engine
+from pbx.engine import Identity
+from pbx.links import Installation
+from pbx.simulator import Asterisk
+from pbx.simulator import VirtualClock
+from pbx.step import Services
+from pbx.store import CallRecord
+from pbx.store import MemoryStore
+
+TRUNKS = {"x": "FR"}
+
+
+class Office:
+    def __init__(self, plan: Path, asterisk: Asterisk) -> None:
+        clock = VirtualClock()
+        self.asterisk = asterisk
+        self.store = MemoryStore(clock=clock)
+        self.lamps: dict[str, tuple[int, int]] = {}
+        self.ari = Ari(asterisk, APP, clock=clock, random=asterisk.random.random)
+        self.engine = Engine(
+            self.ari, Plans([compile_plan(plan, Installation(trunks=tuple(TRUNKS)))]), Services(self.store, self._lamp),
+            app=APP, identity=Identity("a1", "w1", 1), clock=clock, speaker=Echo(), trunks=TRUNKS,
+        )
+
+    async def _lamp(self, line: str, unheard: int, heard: int) -> None:
+        self.lamps[line] = unheard, heard
+
+    async def records(self) -> list[CallRecord]:
+        return await self.store.calls(limit=1_000_000)
+
+    async def quiet(self) -> None:
+        """Waits until all calls have ended, then sees that nothing of them is left anywhere."""
+        while self.engine.calls:
+            await asyncio.sleep(1)
+        await asyncio.sleep(1)
+        assert self.asterisk.idle
+        assert self.ari._listeners == {}
+
+
+@asynccontextmanager
+async def office(plan: Path, seed: int = 0, **settings: Any) -> AsyncIterator[Office]:
+    """A company at work; at the end all its calls must have ended and left nothing but their records."""
+    company = Office(plan, Asterisk(seed, **settings))
+    serving = asyncio.create_task(company.ari.run(), name="ari")
+    await company.ari.connected.wait()
+    yield company
+    await company.quiet()
+    serving.cancel()
+    await asyncio.wait([serving])
