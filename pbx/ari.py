@@ -144,9 +144,11 @@ class Ari(Operations):
         """Has every event about an object given to `handler`, in place of an earlier one. Call it before the request.
 
         `object_id` is the id of a channel, bridge or playback, the name of a recording, `deviceState:NAME` or
-        `endpoint:TECH/NAME`. Ids of our own end in `.b1` (bridge), `.p1` (playback) or `.r1` (recording); that is how
-        the right closing event, marked `synthetic`, can be made up for one that ended while the stream was cut.
-        A playback's events also go to the channel or bridge it plays to. A handler must not wait.
+        `endpoint:TECH/NAME`. A playback's events also go to the channel or bridge it plays to. A handler must not wait.
+
+        After a cut, an object that ended meanwhile gets its closing event, and a channel that lives a
+        ChannelStateChange, both marked `synthetic`. Ids of our own end in `.b1` (bridge), `.p1` (playback) or `.r1`
+        (recording): that tells which event is the right one. Any other id is a channel's.
         """
         self._listeners[object_id] = handler
 
@@ -215,7 +217,7 @@ class Ari(Operations):
             await asyncio.wait((lost, replaced))
 
     async def _take_stock(self) -> None:
-        """Finds out what is alive, tells of what ended unheard, then lets the events go that came meanwhile."""
+        """Finds out what is alive, makes up for what was missed, then lets the events go that came meanwhile."""
         suspects = list(self._listeners)
         if self._flying:
             # What they make may exist a moment from now: until then "not there" does not mean "ended".
@@ -225,14 +227,14 @@ class Ari(Operations):
             self.applications.get(self.app), self.channels.list(), self.bridges.list()
         )
         ours = set(application["channel_ids"])
-        living = {channel["id"] for channel in channels} | {bridge["id"] for bridge in bridges}
-        endings = await asyncio.gather(*(self._missed_ending(suspect, living, ours) for suspect in suspects))
+        living = {one["id"]: one for one in (*channels, *bridges)}
+        missed = await asyncio.gather(*(self._missed(suspect, living, ours) for suspect in suspects))
 
         held = self._held or []
         heard_of = {object_id for event in held for object_id in _objects_of(event)}
-        for suspect, ending in zip(suspects, endings):
-            if ending is not None and suspect not in heard_of:
-                self._dispatch(ending)
+        for suspect, event in zip(suspects, missed):
+            if event is not None and suspect not in heard_of:
+                self._dispatch(event)
         arriving = {object_id for event in held if event["type"] == "StasisStart" for object_id in _objects_of(event)}
         await self._tell_snapshot(Snapshot(
             [channel for channel in channels if channel["id"] in ours - arriving],
@@ -250,25 +252,28 @@ class Ari(Operations):
         except Exception:
             log.exception("%s: what is alive after the connect could not be dealt with", self.app)
 
-    async def _missed_ending(self, object_id: str, living: set[str], ours: set[str]) -> Event | None:
-        """The closing event of an object that ended while the stream was cut; None if it lives."""
-        common = {"application": self.app, "timestamp": self._clock.now().isoformat(timespec="milliseconds"),
-                  "synthetic": True}
-        ending: dict[str, Any] | None
+    async def _missed(self, object_id: str, living: Mapping[str, Any], ours: set[str]) -> Event | None:
+        """The event that makes up for those of an object that were missed: how it ended, or a channel's state."""
+        made: dict[str, Any] | None
         match _kind(object_id):
             case "channel" if object_id not in living:
-                ending = {"type": "ChannelDestroyed", "cause": 0, "cause_txt": "Unknown", "channel": _lost(object_id)}
+                made = {"type": "ChannelDestroyed", "cause": 0, "cause_txt": "Unknown", "channel": _lost(object_id)}
             case "channel" if object_id not in ours:
-                ending = {"type": "StasisEnd", "channel": _lost(object_id)}
+                made = {"type": "StasisEnd", "channel": living[object_id]}
+            case "channel":
+                made = {"type": "ChannelStateChange", "channel": living[object_id]}
             case "bridge" if object_id not in living:
-                ending = {"type": "BridgeDestroyed", "bridge": {"id": object_id, "channels": []}}
+                made = {"type": "BridgeDestroyed", "bridge": {"id": object_id, "channels": []}}
             case "playback":
-                ending = await self._playback_ending(object_id)
+                made = await self._playback_ending(object_id)
             case "recording":
-                ending = await self._recording_ending(object_id)
+                made = await self._recording_ending(object_id)
             case _:
-                ending = None
-        return cast(Event, ending | common) if ending else None
+                made = None
+        if made is None:
+            return None
+        timestamp = self._clock.now().isoformat(timespec="milliseconds")
+        return cast(Event, made | {"application": self.app, "timestamp": timestamp, "synthetic": True})
 
     async def _playback_ending(self, playback_id: str) -> dict[str, Any] | None:
         try:

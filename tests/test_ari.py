@@ -444,26 +444,28 @@ async def test_after_a_cut_the_snapshot_tells_what_is_alive(server: AriServer, a
     assert [one["id"] for one in snapshot.bridges] == ["b1"]
 
 
-async def test_what_ended_unheard_gets_its_closing_event(server: AriServer, ari: Ari) -> None:
+async def test_what_was_missed_is_made_up_for(server: AriServer, ari: Ari) -> None:
     ears = {name: Ear() for name in (
-        "dead", "living", "elsewhere", "x.b1", "x.b2", "x.p1", "x.p2", "x.r1", "x.r2", "x.r3", "deviceState:Stasis:x"
+        "dead", "elsewhere", "living", "x.b1", "x.b2", "x.p1", "x.p2", "x.r1", "x.r2", "x.r3", "deviceState:Stasis:x"
     )}
     for name, ear in ears.items():
         ari.listen(name, ear)
-    server.channels = [channel("living"), channel("elsewhere")]
+    server.channels = [channel("living", "Ringing"), channel("elsewhere")]
     server.in_application = {"living"}
     server.bridges, server.playbacks = [bridge("x.b2")], {"x.p2"}
     server.live_recordings, server.stored_recordings = {"x.r3"}, {"x.r2"}
     await server.cut()
-    endings = [await ears[name].next() for name in ("dead", "elsewhere", "x.b1", "x.p1", "x.r1", "x.r2")]
-    assert [event["type"] for event in endings] == [
-        "ChannelDestroyed", "StasisEnd", "BridgeDestroyed", "PlaybackFinished", "RecordingFailed", "RecordingFinished",
+    made = [await ears[name].next() for name in ("dead", "elsewhere", "living", "x.b1", "x.p1", "x.r1", "x.r2")]
+    assert [event["type"] for event in made] == [
+        "ChannelDestroyed", "StasisEnd", "ChannelStateChange", "BridgeDestroyed", "PlaybackFinished",
+        "RecordingFailed", "RecordingFinished",
     ]
-    assert all(event["synthetic"] for event in endings)
-    assert endings[0]["channel"]["id"] == "dead" and endings[0]["cause"] == 0
-    assert endings[-1]["recording"]["format"] == "wav"
+    assert all(event["synthetic"] for event in made)
+    assert made[0]["channel"]["id"] == "dead" and made[0]["cause"] == 0
+    assert made[2]["channel"]["state"] == "Ringing"
+    assert made[-1]["recording"]["format"] == "wav"
     await soon(ari.connected.wait())
-    assert all(ears[name].heard.empty() for name in ears)
+    assert all(ear.heard.empty() for ear in ears.values())
 
 
 async def test_events_wait_until_stock_was_taken(server: AriServer, ari: Ari) -> None:
@@ -510,7 +512,7 @@ async def test_what_is_just_being_made_is_not_taken_for_dead(server: AriServer, 
     ari.listen("leg", ear)
     await ari.channels.create(endpoint="PJSIP/acme-101", app=APP, channel_id="leg")
     await soon(ari.connected.wait())
-    assert ear.heard.empty()
+    assert (await ear.next())["type"] == "ChannelStateChange"
 
 
 async def test_a_failing_snapshot_handler_does_not_stop_the_events(
