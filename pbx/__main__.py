@@ -47,7 +47,8 @@ INTERRUPTED = 130
 EXPECTED = (AppError, AsteriskError, StoreError, ProgramMissing, SpeechError, AriError, AmiError)
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
-out = Console(soft_wrap=True, highlight=False)
+# A table that goes into a file or another program is not squeezed into a terminal.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", envvar="PBX_CONFIG", help="The PBX's own configuration file.")

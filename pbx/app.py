@@ -176,7 +176,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AppError(f'the folder "{folder}" cannot be made: {error.strerror}. Set another "var" in config/pbx.yml') from None
+        raise AppError(
+            f'the folder {folder} cannot be made: {error.strerror}. Set another "var" in config/pbx.yml'
+        ) from None
 
 
 def installation(config: Config) -> Installation:

@@ -118,8 +118,9 @@ class Engine:
                 await self._from_line(call, endpoint)
             else:
                 await self._from_trunk(call, endpoint)
-        except Hangup:
-            pass
+        except Hangup as hangup:
+            if call.caller.released_with is None:
+                call.note("caller_left", cause=hangup.cause)
         except asyncio.CancelledError:
             cause = Cause.TEMPORARY_FAILURE
             call.note("engine_stopped")
