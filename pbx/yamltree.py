@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 from typing import NamedTuple
 from typing import NoReturn
@@ -118,7 +119,7 @@ def expected(what: str, remedy: str = "") -> PydanticCustomError:
 
 _UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _INVISIBLE = re.compile("[\xa0\u200b-\u200f\u2060]")
-
+_NEWLINE = re.compile("\r\n|\r|\n")  # what editors count; str.splitlines knows more
 
 Node = Text | Mapping | Sequence
 
@@ -137,8 +138,8 @@ def _decode(text: str | bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         raise Problems([_not_utf8(error.object, error.start, file)]) from error
     unreadable = [
-        Problem(_where(text, found.start(), file), f"remove the invisible character U+{ord(found[0]):04X}")
-        for found in _UNREADABLE.finditer(text)
+        Problem(_after(text[:found.start()], file), f"remove the invisible character U+{ord(found[0]):04X}")
+        for found in islice(_UNREADABLE.finditer(text), 20)  # of a sound file, there may be millions
     ]
     if unreadable:
         raise Problems(unreadable)
@@ -148,15 +149,14 @@ def _decode(text: str | bytes, file: str) -> str:
 def _not_utf8(data: bytes, offset: int, file: str) -> Problem:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return Problem(Where(file, 1, 1), "not UTF-8 but UTF-16: save the file as UTF-8")
-    where = _where(data[:offset].decode("utf-8").removeprefix("\ufeff"), -1, file)
+    where = _after(data[:offset].decode("utf-8").removeprefix("\ufeff"), file)
     guess = data[offset:offset + 1].decode("cp1252", "replace")
     return Problem(where, f'not UTF-8: byte 0x{data[offset]:02X} (is it "{guess}"?); save the file as UTF-8')
 
 
-def _where(text: str, offset: int, file: str) -> Where:
-    """The place of text[offset]; -1: the place just after the text."""
-    before = text if offset < 0 else text[:offset]
-    lines = re.split("\r\n|\r|\n", before)
+def _after(text: str, file: str) -> Where:
+    """The place where a text ends that begins the file."""
+    lines = _NEWLINE.split(text)
     return Where(file, len(lines), len(lines[-1]) + 1)
 
 
@@ -175,7 +175,7 @@ class _Reader:
         self.file = file
         self.problems: list[Problem] = []
         self._source = source
-        self._lines = re.split("\r\n|\r|\n", source)
+        self._lines = _NEWLINE.split(source)
         self._open: list[_Open] = []
         self._anchors: dict[str, Node] = {}
         self._borrowed = 0

@@ -240,6 +240,10 @@ def test_what_is_not_utf8_is_shown_with_its_line() -> None:
     assert problems("lines: {}\n".encode("utf-16")) == ["o.yml:1:1: not UTF-8 but UTF-16: save the file as UTF-8"]
 
 
+def test_a_file_that_is_no_text_at_all_is_told_in_a_few_lines() -> None:
+    assert len(problems("\x00\x01" * 100_000)) == 20
+
+
 def test_nesting_has_an_end() -> None:
     assert problems("[" * 100_000) == [f"o.yml:1:{MAX_DEPTH + 1}: nested more than {MAX_DEPTH} levels deep"]
     deep = "lines: {a: " + "{name: a, then: " * (MAX_DEPTH - 2) + "b" + "}" * (MAX_DEPTH - 1)
