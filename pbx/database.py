@@ -36,6 +36,7 @@ from sqlalchemy import Text
 from sqlalchemy import TypeDecorator
 from sqlalchemy import event
 from sqlalchemy import make_url
+from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import ArgumentError
@@ -156,7 +157,11 @@ messages = Table(
     _required("file", Text),
     Column("heard_at", UtcTime),
     Column("deleted_at", UtcTime),
-    Index("messages_by_box", "tenant", "box", "deleted_at"),
+    # Covers what is in the boxes and what the lamps show; deleted messages cost nothing.
+    Index(
+        "messages_in_boxes", "tenant", "box", "heard_at",
+        sqlite_where=text("deleted_at IS NULL"), postgresql_where=text("deleted_at IS NULL"),
+    ),
 )
 
 workers = Table(
@@ -214,11 +219,11 @@ class Database:
                 await connection.execution_options(begin="BEGIN IMMEDIATE")
                 async with connection.begin():
                     await connection.run_sync(self._upgrade)
-        except (SQLAlchemyError, OSError) as error:
+        except BaseException as error:
+            # Whatever it is, cancellation too: a connection left open has a thread that keeps the process alive.
             await self.close()
-            raise self._explained(error) from error
-        except StoreError:
-            await self.close()
+            if isinstance(error, SQLAlchemyError | OSError):
+                raise self._explained(error) from error
             raise
 
     async def close(self) -> None:
@@ -324,9 +329,6 @@ def _create_private_file(path: Path) -> None:
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    # sqlite3's own transaction control begins none before DDL or SELECT, which would make schema upgrades
-    # divisible and reads inconsistent: it is switched off, and _begin_sqlite begins each transaction.
-    connection.isolation_level = None
     cursor = connection.cursor()
     # WAL: readers and the writer do not wait for each other. With it NORMAL never corrupts the file, and a crash
     # of the engine loses nothing; only a power cut may take the last moments before it. FULL would add a wait
@@ -337,6 +339,8 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    # sqlite3 begins no transaction of itself before DDL or SELECT, which would make schema upgrades divisible
+    # and reads inconsistent.
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 

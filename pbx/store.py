@@ -226,7 +226,7 @@ class Store:
     async def calls(
         self, *, tenant: str | None = None, since: datetime | None = None, before: str | None = None, limit: int = 50
     ) -> list[CallRecord]:
-        """Finished calls, newest start first; the next page is `before` the id of the last one."""
+        """Recorded calls, newest start first; the next page is `before` the id of the last. At most 10,000 at once."""
         table = database.calls
         place = tuple_(table.c.started_at, table.c.id)
         query = select(table).order_by(table.c.started_at.desc(), table.c.id.desc()).limit(limit)

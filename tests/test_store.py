@@ -27,9 +27,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from sqlalchemy import Connection
+from sqlalchemy import insert
 from sqlalchemy import text
 
 from pbx.database import Database
+from pbx.database import calls
 from pbx.database import schema
 from pbx.spool import Spool
 from pbx.store import AnyStore
@@ -73,8 +75,8 @@ async def open_store(clock: HandClock, spool: Path) -> AsyncIterator[OpenStore]:
     """Makes stores that give up on a database after a fifth of a second, and closes them at the end."""
     made = []
 
-    def make(database: AnyDatabase, spool: Path | None = spool) -> Store:
-        made.append(Store(database.url, clock=clock, spool=spool, patience=0.2))
+    def make(database: AnyDatabase, spool: Path | None = spool, patience: float = 0.2) -> Store:
+        made.append(Store(database.url, clock=clock, spool=spool, patience=patience))
         return made[-1]
 
     yield make
@@ -350,6 +352,32 @@ async def test_records_saved_while_the_database_is_away_are_written_once_when_it
     assert REGISTRY.get_sample_value("pbx_records_waiting") == 0
 
 
+async def test_what_arrives_while_a_long_spool_is_written_does_not_fill_the_memory(
+    any_database: AnyDatabase, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pbx.store._GROUP", 1)
+    monkeypatch.setattr("pbx.store._MOST_IN_MEMORY", 40)
+    store = open_store(any_database)
+    await store.open()
+    with any_database.away():
+        for number in range(30):
+            store.save(a_call(number))
+        with pytest.raises(StoreError):
+            await store.flush()
+    monkeypatch.setattr("pbx.store._MOST_IN_MEMORY", 5)
+    catching_up = asyncio.create_task(store.flush())
+    saved, seen = 30, written()
+    while not catching_up.done():
+        if written() > seen and saved < 60:  # at most one more for each that is written
+            seen = written()
+            store.save(a_call(saved))
+            saved += 1
+        await asyncio.sleep(0)
+    await store.flush()
+    assert saved > 40
+    assert len(await store.calls(limit=100)) == saved
+
+
 async def test_a_message_left_while_the_database_is_away_is_there_when_it_is_back(
     any_database: AnyDatabase, open_store: OpenStore, spool: Path
 ) -> None:
@@ -596,13 +624,13 @@ async def test_opening_again_upgrades_nothing_and_keeps_everything(
 
 
 async def test_engines_that_start_together_upgrade_once(
-    any_database: AnyDatabase, clock: HandClock, tmp_path: Path
+    any_database: AnyDatabase, open_store: OpenStore, tmp_path: Path
 ) -> None:
-    stores = [Store(any_database.url, clock=clock, spool=tmp_path / f"spool{number}") for number in range(4)]
-    await asyncio.gather(*(store.open() for store in stores))
+    stores = [open_store(any_database, tmp_path / f"spool{number}", patience=30) for number in range(4)]
+    async with asyncio.TaskGroup() as together:
+        for store in stores:
+            together.create_task(store.open())
     assert sorted([await store.next_epoch("a1", "w1") for store in stores]) == [1, 2, 3, 4]
-    for store in stores:
-        await store.close()
 
 
 async def test_an_upgrade_that_fails_leaves_nothing_half_done(any_database: AnyDatabase, open_store: OpenStore) -> None:
@@ -720,6 +748,17 @@ async def test_a_read_fails_in_plain_words_and_works_again_when_the_database_is_
         with pytest.raises(StoreError, match="not currently accepting connections"):
             await store.calls()
     assert await store.calls() == []
+
+
+async def test_an_error_quotes_no_caller(any_database: AnyDatabase, open_store: OpenStore) -> None:
+    await open_store(any_database).open()
+    database = Database(any_database.url, patience=5)
+    with pytest.raises(StoreError) as refused:
+        async with database.transaction() as connection:
+            await connection.execute(insert(calls), {"id": "a1.w1.7.1", "caller_number": "+33639980001"})
+    await database.close()
+    assert refused.value.record_at_fault
+    assert "calls" in str(refused.value) and "+33639980001" not in f"{refused.value} {refused.value.__cause__}"
 
 
 async def test_no_record_and_no_password_reaches_the_log_of_an_outage(

@@ -61,7 +61,11 @@ def upgrade() -> None:
         sa.Column("heard_at", time),
         sa.Column("deleted_at", time),
     )
-    op.create_index("messages_by_box", "messages", ["tenant", "box", "deleted_at"])
+    in_boxes = sa.text("deleted_at IS NULL")
+    op.create_index(
+        "messages_in_boxes", "messages", ["tenant", "box", "heard_at"],
+        sqlite_where=in_boxes, postgresql_where=in_boxes,
+    )
     op.create_table(
         "workers",
         sa.Column("node", sa.Text, primary_key=True),
