@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from typing import Any
-from typing import Literal
 
 from pydantic.json_schema import models_json_schema
 
@@ -18,8 +17,8 @@ _REF = "#/$defs/"
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a plan file, with every step and its short forms."""
-    wanted: list[tuple[type[Model], Literal["validation"]]] = [(model, "validation") for model in (PlanFile, *STEPS)]
-    _, generated = models_json_schema(wanted, ref_template=_REF + "{model}")
+    wanted: tuple[type[Model], ...] = (PlanFile, *STEPS)
+    _, generated = models_json_schema([(model, "validation") for model in wanted], ref_template=_REF + "{model}")
     models = {name: _tidy(model) for name, model in generated["$defs"].items()}
     plan = models.pop(PlanFile.__name__)
     models["Step"] = _one_step(models)

@@ -74,7 +74,8 @@ class Step(Model):
     @classmethod
     def written_out(cls, body: object) -> object:
         """The full form of what stands behind the word."""
-        if isinstance(body, Mapping) and not cls.always_short:
+        by_language = isinstance(body, Mapping) and bool(cls.short) and bool(set(body) & set(LANGUAGES))
+        if isinstance(body, Mapping) and not by_language and not cls.always_short:
             return body
         if not cls.model_fields:
             raise ValueError(f'"{cls.word}" stands alone: remove what follows it')

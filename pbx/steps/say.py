@@ -2,14 +2,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pbx.prompt import LANGUAGES
 from pbx.prompt import Language
 from pbx.prompt import Utterance
 from pbx.prompt import Words
 from pbx.step import Run
 from pbx.step import Step
-from pbx.yamlfile import Mapping
-from pbx.yamlfile import Text
 
 
 class Say(Step):
@@ -34,14 +31,6 @@ class Say(Step):
     text: Words
     language: Language | None = Field(None, description="Spoken in this language, whatever the call's is")
     early: bool = Field(False, description="Before the answer; not every network lets the caller hear it")
-
-    @classmethod
-    def written_out(cls, body: object) -> object:
-        if isinstance(body, Mapping) and set(body) & set(LANGUAGES):
-            full = Mapping(body.where)
-            full[Text(cls.short, body.where)] = body
-            return full
-        return super().written_out(body)
 
     @property
     def answers(self) -> bool:
