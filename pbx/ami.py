@@ -23,12 +23,13 @@ MAILBOX_CONTEXT = "default"
 # A dialplan extension that answers and waits, because an application needs an answered channel to run on.
 LAMP_CHANNEL = "Local/s@pbx-lamp"
 
-# All that is read here. Without a filter each call sends some twenty events, which cost more than the call itself.
+# All that is read here. Without a filter each call sends some twenty events, a millisecond of our time for nothing.
 _EVENTS = ("FullyBooted", "OriginateResponse", "Shutdown")
 
 _PING_S = 10.0
 _FIRST_RETRY_S = 0.2
 _LAST_RETRY_S = 10.0
+_LOST = "the connection to Asterisk's manager interface is lost"
 _MAILBOX = re.compile(r"[\w.+-]+")
 
 
@@ -95,23 +96,26 @@ class Ami:
             async with asyncio.timeout(self._timeout):
                 _, wire = await asyncio.get_running_loop().create_connection(_Wire, host, port)
         except (OSError, TimeoutError) as problem:
-            raise AmiError(f"no manager interface of Asterisk at {host}:{port}: {problem or 'no answer'}") from None
+            raise AmiError(f"no manager interface of Asterisk at {host}:{port}: {str(problem) or 'no answer'}") from None
         try:
-            await self._ask(wire, "Login", self._login)
-            for event in _EVENTS:
-                # The filter is the criteria; the expression, which could say more of the event, is empty.
-                criteria = f"action(include),name({event})"
-                await self._ask(wire, "Filter", {"Operation": "Add", "MatchCriteria": criteria, "Filter": ""})
-            # Before this event the dialplan may still be loading.
-            async with asyncio.timeout(self._timeout):
-                await wire.booted.wait()
-        except TimeoutError:
-            wire.close()
-            raise AmiError("Asterisk is still starting") from None
+            await self._enter(wire)
         except BaseException:
             wire.close()
             raise
         return wire
+
+    async def _enter(self, wire: _Wire) -> None:
+        await self._ask(wire, "Login", self._login)
+        for event in _EVENTS:
+            # The criteria say it all; the expression, which could look into the event, is empty.
+            criteria = f"action(include),name({event})"
+            await self._ask(wire, "Filter", {"Operation": "Add", "MatchCriteria": criteria, "Filter": ""})
+        try:
+            async with asyncio.timeout(self._timeout):
+                await wire.booted.wait()
+        except TimeoutError:
+            # Its dialplan may still be loading.
+            raise AmiError("Asterisk is still starting, or its manager user may not read system events") from None
 
     async def _serve(self, wire: _Wire) -> None:
         """Uses the connection until it is lost, which is an AmiError."""
@@ -124,7 +128,11 @@ class Ami:
         lamps = asyncio.create_task(self._keep_lamps(wire))
         try:
             while True:
-                await asyncio.wait([wire.lost], timeout=_PING_S)
+                await asyncio.wait([wire.lost, lamps], timeout=_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                if lamps.done():
+                    lamps.result()  # it only ends with a defect
+                if wire.lost.done():
+                    raise AmiError(_LOST)
                 await self._ask(wire, "Ping", {})
                 self._lamp_changed.set()  # once more, for a lamp that Asterisk gave no answer about
         finally:
@@ -199,7 +207,7 @@ class _Wire(AMIProtocol):  # type: ignore[misc]
         self.responses.clear()
         for action in actions:
             if not action.future.done():
-                action.future.set_exception(_lost(action["Action"]))
+                action.future.set_exception(AmiError(f"{action['Action']}: {_LOST}"))
         if not self.lost.done():
             self.lost.set_result(None)
             self.transport.abort()
@@ -210,7 +218,7 @@ class _Wire(AMIProtocol):  # type: ignore[misc]
 
     async def ask(self, action: Action) -> list[Mapping[str, Any]]:
         if self.lost.done():
-            raise _lost(action["Action"])
+            raise AmiError(f"{action['Action']}: {_LOST}")
         try:
             answer = await self.send(action, as_list=None)  # None: the response tells whether events follow
         finally:
@@ -219,7 +227,3 @@ class _Wire(AMIProtocol):  # type: ignore[misc]
 
     def close(self) -> None:
         self.connection_lost(None)
-
-
-def _lost(action: str) -> AmiError:
-    return AmiError(f"{action}: the connection to Asterisk's manager interface is lost")
