@@ -13,6 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
+from pbx.ari import Ari
+from pbx.ari import Event
+from pbx.ari_http import HttpWire
+
 USER, PASSWORD = "pbx", "Zx9-secret"
 APP = "pbx-w1"
 Reply = tuple[int, Any]
@@ -161,3 +165,34 @@ def channel(channel_id: str, state: str = "Up") -> dict[str, Any]:
 
 def bridge(bridge_id: str, creator: str = "Stasis") -> dict[str, Any]:
     return {"id": bridge_id, "creator": creator, "channels": []}
+
+
+@asynccontextmanager
+async def connected(server: AriServer, **options: Any) -> AsyncIterator[Ari]:
+    ari = Ari(HttpWire(server.url, USER, PASSWORD), APP, random=lambda: 0.0, **options)
+    running = asyncio.create_task(ari.run())
+    await soon(ari.connected.wait())
+    yield ari
+    running.cancel()
+    await asyncio.wait((running,))
+
+
+async def soon(wait: Any) -> Any:
+    """What must happen, however slow the machine."""
+    return await asyncio.wait_for(wait, 10)
+
+
+class Ear:
+    """Listens, and lets a test wait for what it heard."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    def __call__(self, event: Event) -> None:
+        self.heard.put_nowait(event)
+
+    async def next(self) -> Any:
+        return await soon(self.heard.get())
+
+    async def types(self, count: int) -> list[str]:
+        return [(await self.next())["type"] for _ in range(count)]
