@@ -170,17 +170,21 @@ class Phone:
     async def hears(self, prompt: Sound, *, within: float = PATIENCE) -> sound.Match:
         """Waits until all of `prompt` has been heard, after whatever was waited for before. Tells where (seconds)."""
         call = self.call
-        best = sound.NOTHING
+        begin = searched = call.listened
+        match = sound.NOTHING
 
         def found() -> bool:
-            nonlocal best
-            best = sound.search(prompt, self.heard().after(call.listened))
-            return best.found
+            nonlocal begin, searched, match
+            heard = self.heard()
+            if heard.seconds > searched:
+                # What was searched in vain may still hold the beginning of the prompt.
+                begin, searched = max(call.listened, searched - prompt.seconds), heard.seconds
+                match = sound.search(prompt, heard.after(begin)).later(begin)
+            return match.found
 
         await self._until(
-            found, "hears the prompt", within, lambda: f"best match {best}; heard {sound.describe(self.heard())}"
+            found, "hears the prompt", within, lambda: f"last match: {match}; heard {sound.describe(self.heard())}"
         )
-        match = best.later(call.listened)
         call.listened = match.end
         return match
 
