@@ -96,7 +96,8 @@ class Ami:
             async with asyncio.timeout(self._timeout):
                 _, wire = await asyncio.get_running_loop().create_connection(_Wire, host, port)
         except (OSError, TimeoutError) as problem:
-            raise AmiError(f"no manager interface of Asterisk at {host}:{port}: {str(problem) or 'no answer'}") from None
+            reason = str(problem) or "no answer"
+            raise AmiError(f"no manager interface of Asterisk at {host}:{port}: {reason}") from None
         try:
             await self._enter(wire)
         except BaseException:
