@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import fcntl
 import logging
@@ -359,6 +360,7 @@ class PrivateAsterisk:
             raise AsteriskError(f"Asterisk ended at its start ({ended.result()}){self._last_words()}")
         if answers not in done:
             raise AsteriskError(f"Asterisk does not answer after {_START_S:g} s{self._last_words()}")
+        answers.result()  # a defect of ours in asking is not an answer
         metrics.asterisk_up.set(1)
 
     async def _answers(self) -> None:
@@ -440,8 +442,9 @@ async def _until(ask: Callable[[], Awaitable[bool]]) -> None:
 
 
 def _session(access: Access) -> aiohttp.ClientSession:
+    token = base64.b64encode(f"{access.user}:{access.password}".encode()).decode()
     return aiohttp.ClientSession(
-        base_url=access.url.rstrip("/") + "/", auth=aiohttp.BasicAuth(access.user, access.password),
+        base_url=access.url.rstrip("/") + "/", headers={"Authorization": f"Basic {token}"},
         timeout=aiohttp.ClientTimeout(total=_ANSWER_S),
     )
 
