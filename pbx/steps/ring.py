@@ -25,5 +25,9 @@ class Ring(Step):
     for_: Milliseconds = Field(5_000, ge=100, le=120_000, description="How long")
 
     async def run(self, run: Run) -> None:
-        await run.call.ring()
-        await run.call.wait(self.for_)
+        call = run.call
+        await call.ring()
+        await call.wait(self.for_)
+        if call.caller.up:
+            # Before the answer it is the caller's own telephone that rings on; after it, it is Asterisk.
+            await call.tell_caller(call.caller.ring_stop())

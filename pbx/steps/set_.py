@@ -54,6 +54,6 @@ class Set(Step):
 
     async def run(self, run: Run) -> None:
         values = {str(name): value.fill(run.variables) for name, value in self.values.items()}
-        run.call.note("set", **values)
+        run.call.note("set", variables=values)
         run.variables.update(values)
         run.call.language = run.variables["language"]

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 
 from pydantic import Field
 
+from pbx.call import Recorded
 from pbx.prompt import Prompt
 from pbx.prompt import spoken
 from pbx.step import Run
 from pbx.step import Step
 from pbx.store import Message
+from pbx.store import StoreError
 from pbx.tenant import BoxRef
 
 log = logging.getLogger(__name__)
@@ -55,7 +58,6 @@ class Voicemail(Step):
     async def run(self, run: Run) -> None:
         call, box = run.call, run.plan.boxes[self.box]
         await run.play(self.greeting or box.greeting or _GREETING)
-        call.result = "voicemail"
         began = call.clock.now()
         recorded = await call.capture(run.new_recording(), max_ms=box.max, silence_ms=_SILENCE_MS)
         if recorded is None:
@@ -65,13 +67,25 @@ class Voicemail(Step):
             await call.discard(recorded.name)
             await run.play(_TOO_SHORT)
         else:
-            # From here to the lamp nothing waits on the caller: he may be gone, and his message stays.
-            message = Message(
-                id=recorded.name, tenant=run.plan.tenant, box=self.box, call_id=call.id,
-                caller_number=run.variables["caller"], caller_name=run.variables["caller_name"],
-                recorded_at=began, duration_ms=recorded.duration_ms, file=recorded.name,
-            )
+            # Until the lamp is lit nothing waits on the caller: he may be gone, and his message stays.
+            kept = await self._keep(run, recorded, began)
+            await run.play(_THANKS if kept else _NOT_NOW)
+
+    async def _keep(self, run: Run, recorded: Recorded, began: datetime) -> bool:
+        """Stores the message and lights the lamps; False when there is no room for it."""
+        call = run.call
+        message = Message(
+            id=recorded.name, tenant=run.plan.tenant, box=self.box, call_id=call.id,
+            caller_number=run.variables["caller"], caller_name=run.variables["caller_name"],
+            recorded_at=began, duration_ms=recorded.duration_ms, file=recorded.name,
+        )
+        try:
             await run.services.store.add_message(message)
-            call.note("message", box=self.box, message=message.id, duration_ms=message.duration_ms)
-            await run.light_lamps(self.box)
-            await run.play(_THANKS)
+        except StoreError as error:
+            log.error("call %s: recording %s stays without its message: %s", call.id, message.file, error)
+            call.note("message_lost", box=self.box, recording=message.file)
+            return False
+        call.result = "voicemail"
+        call.note("message", box=self.box, message=message.id, duration_ms=message.duration_ms)
+        await run.light_lamps(self.box)
+        return True

@@ -49,7 +49,11 @@ def test_an_answered_call_ends_with_the_conversation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "behaviour, heard",
     [
-        (busy(), "Occupé"), (refuses(603), "Occupé"), (rings(), "Absent"), (refuses(404), "Perdu"), (refuses(503), "Perdu"),
+        (busy(), "Occupé"),
+        (refuses(603), "Occupé"),
+        (rings(), "Absent"),
+        (refuses(404), "Perdu"),
+        (refuses(503), "Perdu"),
     ],
 )
 def test_each_outcome_has_its_branch_and_then_the_next_step_follows(

@@ -23,7 +23,7 @@ async def test_a_variable_is_set_from_others_and_kept_for_later_steps(tmp_path: 
         caller = calls(company)
         await caller.over()
         assert caller.sounds == ["sound:fr/<+33199000177> +33199000177"]
-        assert noted(await record_of(company), "set")[0] == {"who": "+33199000177"}
+        assert noted(await record_of(company), "set")[0] == {"variables": {"who": "+33199000177"}}
 
 
 @virtual
