@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import json
-import random
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pbx.ports import free_port
 from pbx.prefix import Prefix
 
 _ANSWER_WITHIN = 5.0  # seconds; it takes a few milliseconds
@@ -50,16 +49,6 @@ class Refused(Exception):
     """baresip did not carry out a command; the message is its own."""
 
 
-def free_port() -> int:
-    """A port free for UDP and TCP, from a range out of which the system hands out none by itself."""
-    while True:
-        port = random.randrange(10000, 20000)
-        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp, contextlib.suppress(OSError):
-            udp.bind(("127.0.0.1", port))
-            tcp.bind(("127.0.0.1", port))
-            return port
-
-
 class Baresip:
     """A running baresip; `on_event` is called with each of its events, `heard` is where its recordings grow."""
 
@@ -74,7 +63,7 @@ class Baresip:
 
     async def start(self, playing: Path, sip_port: int) -> None:
         self.heard.mkdir(parents=True)
-        control_port = free_port()
+        control_port = free_port("127.0.0.1", ("tcp",), {sip_port})
         modules = (self._prefix.path or Path("/")) / "usr/lib/baresip/modules"
         config = _CONFIG.format(
             sip_port=sip_port, control_port=control_port, playing=playing, heard=self.heard, modules=modules

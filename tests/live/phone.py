@@ -17,11 +17,11 @@ from typing import Any
 from typing import NoReturn
 from typing import Self
 
+from pbx.ports import free_port
 from pbx.prefix import Prefix
 from live import sound
 from live.baresip import Baresip
 from live.baresip import Refused
-from live.baresip import free_port
 from live.sound import Sound
 
 PATIENCE = 10.0  # seconds a test waits for what must happen
@@ -60,7 +60,7 @@ class Phone:
 
     async def start(self, playing: Sound, *, sip_port: int | None = None) -> None:
         """Starts the telephone; `playing` is what it says in every call until told otherwise."""
-        self.sip_port = sip_port or free_port()
+        self.sip_port = sip_port or free_port("127.0.0.1", ("udp", "tcp"))
         self._folder.mkdir(parents=True)
         await self._baresip.start(self._file(playing), self.sip_port)
 

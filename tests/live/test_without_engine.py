@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytest
 from live import sound
-from live.baresip import free_port
 from live.phone import Phone
 from live.sound import Sound
 
@@ -20,6 +19,7 @@ from pbx.config import load_config
 from pbx.instance import TEMPLATES
 from pbx.instance import Handset
 from pbx.instance import Office
+from pbx.ports import free_port
 from pbx.prefix import Prefix
 
 ACME = Office(
@@ -57,7 +57,7 @@ class Town(NamedTuple):
 @pytest.fixture
 async def town(tmp_path: Path, prefix: Prefix) -> AsyncIterator[Town]:
     """Alice and Bob at an Asterisk without an engine, and a carrier that it knows as its trunk."""
-    carrier_port = free_port()
+    carrier_port = free_port("127.0.0.1", ("udp", "tcp"))
     (tmp_path / "pbx.yml").write_text(
         f"var: {tmp_path}/var\nsip: {{bind: 127.0.0.1, port: auto}}\nrtp: auto\n"
         f"asterisk: {{private: {{prefix: {prefix.path}}}}}\n"

@@ -1,0 +1,45 @@
+"""The telephone network outside: people who call the PBX through its trunk, and people whom it calls."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from live.phone import Phone
+from live.sound import Sound
+from live.sound import tone
+
+from pbx.prefix import Prefix
+
+
+class Carrier:
+    """The other end of a trunk of fixed address: it expects the PBX's calls at `port`, and sends its own to `server`.
+
+    Everybody out there has a telephone of his own, which `stack` stops.
+    """
+
+    def __init__(self, folder: Path, prefix: Prefix, stack: AsyncExitStack, *, server: str, port: int) -> None:
+        self.server = server
+        self.port = port
+        self._folder = folder
+        self._prefix = prefix
+        self._stack = stack
+        self._people = itertools.count(1)
+
+    async def calls(self, number: str, *, caller: str = "+33639980001", playing: Sound | None = None) -> Phone:
+        """Somebody at `caller` dials `number`; he says `playing`, a tone of 620 Hz unless given."""
+        phone = await self._person(caller, playing)
+        await phone.dials(f"sip:{number}@{self.server}")
+        return phone
+
+    async def subscriber(self, number: str, *, playing: Sound | None = None) -> Phone:
+        """The one telephone out there that the PBX can call for the time being, at `number`."""
+        return await self._person(number, playing, sip_port=self.port)
+
+    async def _person(self, number: str, playing: Sound | None, sip_port: int | None = None) -> Phone:
+        phone = Phone(number, self._folder / str(next(self._people)), self._prefix)
+        await phone.start(playing or tone(620, 60), sip_port=sip_port)
+        self._stack.push_async_callback(phone.stop)
+        await phone.is_known_as(f"{number}@127.0.0.1:{phone.sip_port}")
+        return phone

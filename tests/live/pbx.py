@@ -1,0 +1,303 @@
+"""A whole PBX as its owner runs it: its own process, folder and ports, watched from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from collections.abc import Awaitable
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from typing import TypeVar
+
+import aiohttp
+from live.carrier import Carrier
+from live.phone import PATIENCE
+from live.phone import Phone
+from live.sound import Sound
+from live.sound import tone
+
+from pbx.asterisk import PrivateAsterisk
+from pbx.clock import SystemClock
+from pbx.config import load_config
+from pbx.ports import Kind
+from pbx.ports import PortTaken
+from pbx.ports import check as check_port
+from pbx.ports import free_port
+from pbx.prefix import Prefix
+from pbx.speech import Speech
+from pbx.store import CallRecord
+from pbx.store import Message
+from pbx.store import Store
+
+ROOT = Path(__file__).parent.parent.parent
+_READY_WITHIN = 60.0  # seconds; it takes about two
+_STOPPED_WITHIN = 20.0
+_LOOK_AGAIN = 0.05
+
+T = TypeVar("T")
+
+
+class Pbx:
+    """A PBX on free ports with everything it writes in `folder`, and a `carrier` at the other end of its one trunk."""
+
+    def __init__(self, folder: Path, prefix: Prefix) -> None:
+        self.folder = folder
+        self.var = folder / "var"
+        self.output: list[str] = []
+        self._prefix = prefix
+        self._stack = AsyncExitStack()
+        self._speech = Speech(self.var / "speech", prefix)
+        self._prompts: dict[str, Sound] = {}
+        self._process: asyncio.subprocess.Process
+        self._phones = 0
+
+    # From start to stop
+
+    async def start(self, plans: Path) -> None:
+        """Starts it with the plans of a folder, or with one of them, and returns when it takes calls."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        trunk_port = free_port("127.0.0.1", ("udp", "tcp"))
+        self._api_port = free_port("127.0.0.1", ("tcp",), {trunk_port})
+        config_file = self._write_config(self._own_plans(plans), trunk_port)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PBX_")}
+        with self.log_file.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "pbx", "--config", str(config_file),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env=environment,
+            )
+        self._reading = asyncio.create_task(self._read_output())
+        await self._until_ready()
+        self.config = load_config(config_file, {})
+        # Not started, only asked: the PBX's own process has it.
+        self.asterisk = PrivateAsterisk(self.config, app=f"pbx-{self.config.worker}")
+        self.store = Store(self.config.database_url, clock=SystemClock(), spool=None)
+        await self.store.open()
+        self._stack.push_async_callback(self.store.close)
+        self.server = f"127.0.0.1:{self.asterisk.sip_port}"
+        self.carrier = Carrier(
+            self.folder / "carrier", self._prefix, self._stack, server=self.server, port=trunk_port
+        )
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ends all telephones, then the PBX. Gives its exit status; -9 when it had to be killed."""
+        await self._stack.aclose()
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Waits for the end of the PBX alone."""
+        try:
+            status = await asyncio.wait_for(self._process.wait(), _STOPPED_WITHIN)
+        except TimeoutError:
+            self._process.kill()
+            status = await self._process.wait()
+        await self._reading
+        return status
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    # People and what they hear
+
+    async def handset(
+        self, line: str, *, tenant: str = "acme", playing: Sound | None = None, wideband: bool = False
+    ) -> Phone:
+        """The registered telephone of a line; it says `playing`, a tone of 440 Hz unless given."""
+        self._phones += 1
+        identity = f"{tenant}-{line}"
+        folder = self.folder / "phones" / f"{identity}-{self._phones}"
+        phone = Phone(identity, folder, self._prefix, wideband=wideband)
+        await phone.start(playing or tone(440, 60))
+        self._stack.push_async_callback(phone.stop)
+        await phone.registers(f"{identity}@{self.server}", self.asterisk.password(identity))
+        return phone
+
+    async def spoken(self, text: str, language: str = "fr") -> Sound:
+        """How the PBX says a text."""
+        media = await self._speech.sound(text, language)
+        return Sound.read(Path(media.removeprefix("sound:")).with_suffix(".wav16"))
+
+    async def prompt(self, name: str, language: str = "fr") -> Sound:
+        """One of Asterisk's recorded prompts ("vm-goodbye")."""
+        key = f"{language}/{name}"
+        if key not in self._prompts:
+            source = self.var / f"asterisk-{self.config.node}" / "share" / "sounds" / f"{key}.g722"
+            target = self.folder / "prompts" / f"{key.replace('/', '-')}.sln16"
+            target.parent.mkdir(exist_ok=True)
+            # Asterisk alone can read G.722 here. The product has no use for its converter, so it is not loaded yet.
+            await self.asterisk_cli("module load res_convert.so")
+            await self.asterisk_cli(f"file convert {source} {target}")
+            self._prompts[key] = Sound.read(target)
+        return self._prompts[key]
+
+    # What is known of calls
+
+    async def record(self, caller: str, *, within: float = PATIENCE) -> CallRecord:
+        """The newest record of a call from `caller`, once it is written."""
+
+        async def written() -> CallRecord | None:
+            return next((record for record in await self.store.calls() if record.caller_number == caller), None)
+
+        return await _until(written, f"a record of a call from {caller}", within)
+
+    async def messages(self, box: str, *, tenant: str = "acme") -> list[Message]:
+        return await self.store.messages(tenant, box)
+
+    def recording(self, message: Message) -> Sound:
+        """The sound of a voicemail message."""
+        files = list(self.asterisk.recordings.glob(f"{message.file}.*"))
+        assert len(files) == 1, f"{message.file} is stored as {files or 'nothing'}"
+        return Sound.read(files[0])
+
+    async def api(self, path: str) -> Any:
+        async with self._session() as session:
+            async with session.get(f"http://127.0.0.1:{self._api_port}{path}") as response:
+                assert response.status == 200, await response.text()
+                return await response.json()
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics by its name and labels, as printed."""
+        async with self._session() as session:
+            async with session.get(f"http://127.0.0.1:{self._api_port}/metrics") as response:
+                lines = (await response.text()).splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    # What must not be there
+
+    async def is_idle(self, *, within: float = PATIENCE) -> None:
+        """Waits until no call, channel or bridge is left."""
+        left: list[str] = []
+
+        async def nothing() -> bool:
+            left[:] = await self.leftovers()
+            return not left
+
+        await _until(nothing, "the PBX is idle", within, lambda: f"left over: {', '.join(left)}")
+
+    async def leftovers(self) -> list[str]:
+        access = self.asterisk.access
+        header = {"Authorization": aiohttp.encode_basic_auth(access.user, access.password)}
+        found = [f"call {call['id']}" for call in (await self.api("/calls"))["calls"]]
+        async with aiohttp.ClientSession(headers=header) as session:
+            for kind in ("channels", "bridges"):
+                async with session.get(f"{access.url}/ari/{kind}") as response:
+                    found += [f"{kind[:-1]} {item['id']}" for item in await response.json()]
+        return found
+
+    def problems(self) -> list[str]:
+        """Lines of the engine's and of Asterisk's log that tell of errors or warnings."""
+        logs = [self.log_file]
+        if self.asterisk.log_file.exists():
+            logs.append(self.asterisk.log_file)
+        bad = re.compile(r"\b(ERROR|CRITICAL|WARNING)\b|^Traceback|Error:")
+        return [line for log in logs for line in log.read_text(errors="replace").splitlines() if bad.search(line)]
+
+    def remains(self) -> list[str]:
+        """Processes and ports that are still there after a stop."""
+        found = [f"process {words}" for words in _processes_naming(str(self.folder))]
+        listened: list[tuple[int, tuple[Kind, ...]]] = [
+            (self.asterisk.sip_port, ("udp", "tcp")), (self._api_port, ("tcp",)),
+        ]
+        for port, kinds in listened:
+            try:
+                check_port("127.0.0.1", port, kinds)
+            except PortTaken as error:
+                found.append(str(error))
+        return found
+
+    # Inside
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log"
+
+    async def asterisk_cli(self, command: str) -> str:
+        config = self.var / f"asterisk-{self.config.node}" / "etc" / "asterisk.conf"
+        process = await asyncio.create_subprocess_exec(
+            *self._prefix.command("asterisk"), "-C", str(config), "-rx", command, stdout=asyncio.subprocess.PIPE
+        )
+        answer, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+        return answer.decode()
+
+    def _own_plans(self, plans: Path) -> Path:
+        folder = self.folder / "plans"
+        folder.mkdir()
+        for plan in sorted(plans.glob("*.yml")) if plans.is_dir() else [plans]:
+            shutil.copy(plan, folder)
+        return folder
+
+    def _write_config(self, plans: Path, trunk_port: int) -> Path:
+        path = self.folder / "pbx.yml"
+        path.write_text(
+            f"var: {self.var}\n"
+            f"plans: {plans}\n"
+            "sip: {bind: 127.0.0.1, port: auto}\n"
+            "rtp: auto\n"
+            f"api: {{port: {self._api_port}}}\n"
+            f"asterisk: {{private: {{prefix: {self._prefix.path or 'none'}}}}}\n"
+            f"trunks: {{carrier: {{host: 127.0.0.1, port: {trunk_port}, codecs: [alaw]}}}}\n"
+        )
+        return path
+
+    def _session(self) -> aiohttp.ClientSession:
+        token = (self.var / "api-token").read_text().strip()
+        return aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"})
+
+    async def _read_output(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            self.output.append(line.decode().rstrip())
+
+    async def _until_ready(self) -> None:
+        async def ready() -> bool:
+            assert self._process.returncode is None, f"the PBX does not start:\n{self.log_file.read_text()}"
+            return any("The PBX is running" in line for line in self.output)
+
+        await _until(ready, "the PBX runs", _READY_WITHIN, self.log_file.read_text)
+
+
+@asynccontextmanager
+async def running(folder: Path, prefix: Prefix, plans: Path) -> AsyncIterator[Pbx]:
+    """A PBX that is stopped at the end, and proves then that nothing of it is left."""
+    pbx = Pbx(folder, prefix)
+    try:
+        await pbx.start(plans)
+        yield pbx
+    finally:
+        status = await pbx.stop()
+    assert status == 0, f"exit status {status}:\n{pbx.log_file.read_text()}"
+    assert pbx.remains() == []
+
+
+async def _until(
+    happened: Callable[[], Awaitable[T | None]], what: str, within: float, excuse: Callable[[], str] = str
+) -> T:
+    """Asks until the answer is something. Fails the test when the time is over."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not (result := await happened()):
+        assert loop.time() < deadline, f"{what}: not within {within:g} s. {excuse()}"
+        await asyncio.sleep(_LOOK_AGAIN)
+    return result
+
+
+def _processes_naming(text: str) -> list[str]:
+    """Command lines of this machine's processes in which `text` occurs."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        if text in words:
+            found.append(words)
+    return found
