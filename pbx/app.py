@@ -29,6 +29,7 @@ from pbx.asterisk import PrivateAsterisk
 from pbx.asterisk import asterisk_of
 from pbx.clock import SystemClock
 from pbx.config import Config
+from pbx.config import Trunk
 from pbx.dialplan import Plans
 from pbx.dialplan import load_plans
 from pbx.engine import Engine
@@ -123,7 +124,7 @@ async def running(
     """
     clock = SystemClock()
     app = f"pbx-{config.worker}"
-    trunks = {str(name): str(trunk.country or config.country) for name, trunk in config.trunks.items() if trunk.enabled}
+    trunks = {str(name): country_of(trunk, config) for name, trunk in config.trunks.items() if trunk.enabled}
     plans = load_plans(config.plans, installation(config))
     failures: list[BaseException] = []
     _make_folder(config.var)
@@ -183,10 +184,15 @@ def _make_folder(folder: Path) -> None:
 
 def installation(config: Config) -> Installation:
     """What the plans of this PBX may refer to."""
+    trunks = {str(name): trunk for name, trunk in config.trunks.items() if trunk.enabled}
     contracts = [path.stem for path in Path("config/contracts").glob("*.yml")]
-    return Installation(
-        trunks=[str(name) for name, trunk in config.trunks.items() if trunk.enabled], contracts=contracts or None
-    )
+    national = {name: country_of(trunk, config) for name, trunk in trunks.items() if trunk.numbers == "national"}
+    return Installation(trunks=list(trunks), contracts=contracts or None, national=national)
+
+
+def country_of(trunk: Trunk, config: Config) -> str:
+    """Whose national numbers a trunk writes."""
+    return str(trunk.country or config.country)
 
 
 def _speech(config: Config) -> Speech:

@@ -288,7 +288,6 @@ class Trunk(WithPassword):
     codecs: tuple[Codec, ...] = Field(("g722", "alaw", "ulaw"), min_length=1, description="Best first")
     numbers: Literal["e164", "national"] = Field("e164", description="Writes +15145550100, or 5145550100")
     country: Country | None = Field(None, description="Whose national numbers, if not the PBX's `country`")
-    max_calls: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="Calls at the same time")
 
     def _unused(self) -> bool:
         return not self.enabled

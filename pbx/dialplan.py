@@ -67,6 +67,7 @@ class Plan:
 
     `version` is a hash of the file, `folder` where its sounds are; lines, groups, hours, boxes and flows are by name.
     `answers` says who answers a number, in E.164 or short. `trunk` takes outside calls, or is None.
+    `national` has the country of each trunk that takes national numbers instead of E.164.
     `texts` are those that can be spoken in advance, with their languages.
     """
 
@@ -86,6 +87,7 @@ class Plan:
     flows: Mapping[str, Flow]
     answers: Mapping[str, Answers]
     trunk: str | None
+    national: Mapping[str, str]
     box_lines: Mapping[str, Sequence[Line]]
     line_boxes: Mapping[str, Sequence[str]]
     texts: tuple[tuple[str, Language], ...]
@@ -150,7 +152,9 @@ class Plan:
         if trunk is None:
             return None
         caller = self.caller_id(line) if line else CallerId(dialled if dialled in self.answers else self._main_number())
-        return Destination(f"PJSIP/{number}@trunk-{trunk}", number, caller=caller)
+        country = self.national.get(trunk)
+        written = numbers.national(number, country) if country else number
+        return Destination(f"PJSIP/{written}@trunk-{trunk}", number, caller=caller)
 
     def caller_id(self, line: Line) -> CallerId:
         """What a line shows to the outside: its own number, or its site's; an empty number is withheld."""
@@ -270,6 +274,7 @@ def compile_plan(path: Path | str, installation: Installation = Installation()) 
         flows={name: Flow(name, steps) for name, steps in file.flows.items()},
         answers=answers,
         trunk=file.trunk or installation.only_trunk,
+        national=installation.national,
         box_lines=_turned(line_boxes, lines),
         line_boxes=line_boxes,
         texts=tuple(dict.fromkeys(texts_in(file))),

@@ -222,8 +222,10 @@ class Engine:
                 log.warning("releasing channel %s, left by a former engine", channel["id"])
                 await self._quietly(self._ari.channels.hangup(channel["id"], reason_code=str(Cause.TEMPORARY_FAILURE)))
         owned = {bridge for call in self.calls.values() for bridge in call.bridges}
+        # Asterisk does not say whose a bridge is; its id does, and other workers have theirs.
+        ours = f"{self._identity.node}.{self._identity.worker}."
         for bridge in snapshot.bridges:
-            if bridge["id"] not in owned:
+            if bridge["id"].startswith(ours) and bridge["id"] not in owned:
                 log.warning("destroying bridge %s, left by a former engine", bridge["id"])
                 await self._quietly(self._ari.bridges.destroy(bridge["id"]))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from typing import cast
@@ -53,6 +54,8 @@ class Installation:
     trunks: Collection[str] | None = None
     contracts: Collection[str] | None = None
     sounds: Collection[str] | None = None  # Asterisk's own
+    # The trunks that take national numbers, with their country; all others take E.164.
+    national: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def only_trunk(self) -> str | None:

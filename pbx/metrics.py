@@ -1,4 +1,4 @@
-"""Every Prometheus metric of the engine, named once. Modules import the metric they feed; `/metrics` prints them all."""
+"""Every Prometheus metric of the engine, named once. Modules import what they feed; `/metrics` prints them all."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ calls_now = Gauge("pbx_calls_now", "Calls in progress", ["tenant"])
 legs = Counter("pbx_legs", "Outbound legs ended, by outcome", ["tenant", "outcome"])
 step_seconds = Histogram("pbx_step_seconds", "Time spent in a step of a flow", ["step"], buckets=_STEP)
 
-ari_requests = Counter("pbx_ari_requests", "ARI requests, by operation and HTTP status (0: no answer)", ["operation", "status"])
-ari_seconds = Histogram("pbx_ari_request_seconds", "Time from an ARI request to its answer", ["operation"], buckets=_LATENCY)
+ari_requests = Counter(
+    "pbx_ari_requests", "ARI requests, by operation and HTTP status (0: no answer)", ["operation", "status"]
+)
+ari_seconds = Histogram(
+    "pbx_ari_request_seconds", "Time from an ARI request to its answer", ["operation"], buckets=_LATENCY
+)
 ari_events = Counter("pbx_ari_events", "ARI events received, by type", ["type"])
 ari_event_lag_seconds = Histogram(
     "pbx_ari_event_lag_seconds", "Time from Asterisk's stamp on an event to its handling", buckets=_LATENCY
