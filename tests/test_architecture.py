@@ -70,7 +70,9 @@ def test_one_function_makes_channels() -> None:
             if not isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef):
                 continue
             for node in ast.walk(function):
-                if isinstance(node, ast.Attribute) and node.attr in making and ast.unparse(node.value).endswith("channels"):
+                if not isinstance(node, ast.Attribute) or node.attr not in making:
+                    continue
+                if ast.unparse(node.value).endswith("channels"):
                     doors.append(f"{path.name}:{function.name}")
     assert doors == ["call.py:place"]
 
