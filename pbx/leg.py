@@ -136,6 +136,7 @@ class Leg:
         self._now = now
         self._changed = changed
         self._sequence = 0
+        self._asked_to_hang_up = False
         ari.listen(self.id, self.on_event)
 
     @property
@@ -315,15 +316,20 @@ class Leg:
         self._changed()
 
     async def hangup(self, cause: int) -> None:
-        """Asks Asterisk to hang up with this cause; does nothing if it is already gone."""
-        if self.gone:
+        """Asks Asterisk to hang up with this cause; does nothing if it is already gone, or was asked before."""
+        # Of two requests that come in close order, the cause of the second is the one that the far end is told.
+        if self.gone or self._asked_to_hang_up:
             return
         if not self.hanging_up and self.released_with is None:
             self.released_with = cause
+        self._asked_to_hang_up = True
         try:
             await self._ari.channels.hangup(self.id, reason_code=str(cause))
         except Gone:
             pass
+        except BaseException:
+            self._asked_to_hang_up = False
+            raise
 
     def forget(self) -> None:
         self._ari.forget(self.id)

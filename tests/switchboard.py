@@ -11,8 +11,10 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from pbx.ari import Ari
+from pbx.ari import Wire
 from pbx.call import Call
 from pbx.call import Hangup
+from pbx.clock import Clock
 from pbx.simulator import Asterisk
 from pbx.simulator import Party
 from pbx.simulator import VirtualClock
@@ -36,18 +38,24 @@ class Echo:
 
 
 class Switchboard:
-    def __init__(self, asterisk: Asterisk, flow: FlowFunction) -> None:
-        self.asterisk = asterisk
-        self.clock = VirtualClock()
-        self.ari = Ari(asterisk, APP, clock=self.clock, random=asterisk.random.random)
+    """Over any wire; what a flow does with a call is all it does."""
+
+    def __init__(self, wire: Wire, flow: FlowFunction, clock: Clock) -> None:
+        self.clock = clock
+        self.ari = Ari(wire, APP, clock=clock)
         self.ari.on_arrival = self._arrived
         self.calls: list[Call] = []
         self._flow = flow
         self._served: list[asyncio.Task[None]] = []
 
-    def ring(self, dialled: str = "+33199000100", *, caller: str = "+33199000177") -> Party:
-        """Somebody calls from outside."""
-        return self.asterisk.call("trunk-x", dialled, caller=caller)
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        serving = asyncio.create_task(self.ari.run(), name="ari")
+        await self.ari.connected.wait()
+        yield
+        await self.quiet()
+        serving.cancel()
+        await asyncio.wait([serving])
 
     def _arrived(self, event: StasisStart) -> None:
         channel = event["channel"]
@@ -71,27 +79,36 @@ class Switchboard:
             await call.release()
 
     async def quiet(self) -> None:
-        """Waits until every call was served, then sees that nothing of them is left anywhere."""
+        """Waits until every call was served, then sees that nothing of them is left."""
         while self._served:
             await self._served.pop()
         await asyncio.sleep(1)
-        assert self.asterisk.idle
         assert self.ari._listeners == {}
         for call in self.calls:
             unconfirmed = [moment.detail for moment in call.record.timeline if moment.kind == "unconfirmed"]
             assert unconfirmed == []
 
 
+class SimulatedSwitchboard(Switchboard):
+    def __init__(self, asterisk: Asterisk, flow: FlowFunction) -> None:
+        super().__init__(asterisk, flow, VirtualClock())
+        self.asterisk = asterisk
+
+    def ring(self, dialled: str = "+33199000100", *, caller: str = "+33199000177") -> Party:
+        """Somebody calls from outside."""
+        return self.asterisk.call("trunk-x", dialled, caller=caller)
+
+    async def quiet(self) -> None:
+        await super().quiet()
+        assert self.asterisk.idle
+
+
 @asynccontextmanager
-async def switchboard(flow: FlowFunction, seed: int = 0, **settings: Any) -> AsyncIterator[Switchboard]:
+async def switchboard(flow: FlowFunction, seed: int = 0, **settings: Any) -> AsyncIterator[SimulatedSwitchboard]:
     """A switchboard that runs `flow` for every call; at its end all calls must have ended and left nothing."""
-    board = Switchboard(Asterisk(seed, **settings), flow)
-    serving = asyncio.create_task(board.ari.run(), name="ari")
-    await board.ari.connected.wait()
-    yield board
-    await board.quiet()
-    serving.cancel()
-    await asyncio.wait([serving])
+    board = SimulatedSwitchboard(Asterisk(seed, **settings), flow)
+    async with board.at_work():
+        yield board
 
 
 def in_every_order(story: Callable[[int], Any]) -> None:

@@ -124,18 +124,23 @@ class Channel(Thread):
             self._leave()
 
     def hang_up(self, cause: int, tech_cause: int = 0, *, soft: bool) -> None:
-        """Ends the channel. `soft`: Asterisk wants it; else the far end does."""
-        if self.ending:
+        """Ends the channel. `soft`: Asterisk wants it; else the far end does.
+
+        Another soft one, of a channel that is ending, is told again, and its cause takes the place of the first.
+        """
+        if self.ending and not soft:
             return
-        self.ending = True
-        self.cause, self.tech_cause = cause or 16, tech_cause
-        self._forget_ring_timer()
+        self.cause = cause or 16
         said: dict[str, Any] = {"cause": SOFT, "soft": True} if soft else {"cause": cause} if tech_cause else {}
         if tech_cause and not soft:
             said["tech_cause"] = tech_cause
         self.tell("ChannelHangupRequest", **said)
-        if self.entered:
-            self.asterisk.soon(self._leave)
+        if not self.ending:
+            self.ending = True
+            self.tech_cause = tech_cause
+            self._forget_ring_timer()
+            if self.entered:
+                self.asterisk.soon(self._leave)
 
     def _leave(self) -> None:
         """The thread notices the hang-up: what plays fails, what waits is done or dropped, then it leaves."""
@@ -165,6 +170,8 @@ class Channel(Thread):
         if state == "Up":
             self._forget_ring_timer()
             self.party.connected()
+            if self.bridge is not None and self.outbound:
+                self.bridge.answered()
 
     def answer(self) -> bool:
         """False when it is too late."""
@@ -280,6 +287,12 @@ class Bridge(Thread):
             self.watchers[channel.app] -= 1
         channel.tell("ChannelLeftBridge", bridge=self.model())
         self._company_changed(channel)
+
+    def answered(self) -> None:
+        """A leg answered in here: the bridge passes that on, and a caller who was not answered yet is now."""
+        for channel in self.members:
+            if channel.state == "Ring":
+                channel.answer()
 
     def destroy(self) -> None:
         if self.occupant is not None:

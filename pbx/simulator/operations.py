@@ -175,6 +175,8 @@ def _create(asterisk: Asterisk, request: Request) -> None:
     handset = asterisk.handsets.get(address.rpartition("@")[2]) if technology == "PJSIP" else None
     if channel_id in asterisk.channels:
         raise Refusal(409, "Channel with given unique ID already exists")
+    if originator := asterisk.channels.get(query.get("originator", "")):
+        originator.heard_out = True
     if handset is None or not handset.registered:
         # The real one says {"error": "Allocation failed"}, which has no message for the client to read.
         raise Refusal(500, "refused")
@@ -184,8 +186,6 @@ def _create(asterisk: Asterisk, request: Request) -> None:
     party.channel = channel
     asterisk.channels[channel_id] = channel
     handset.called(party)
-    if originator := asterisk.channels.get(query.get("originator", "")):
-        originator.heard_out = True
     for name, value in request.body.get("variables", {}).items():
         _set_variable(channel, name, value)
     asterisk.soon(channel.enter, [arg for arg in query.get("appArgs", "").split(",") if arg])

@@ -123,7 +123,8 @@ class Party:
         """Takes the call that rings here."""
         # Asterisk may be hanging up already: the answer crosses its CANCEL.
         if self.state in ("idle", "ringing") and self.channel.controlled:
-            self.channel.progress("ANSWER", "Up")
+            self._talks()
+            self.channel.do(lambda: self.channel.progress("ANSWER", "Up"))
 
     def refuse(self, status: int) -> None:
         """Refuses the call that rings here, with a SIP status."""
@@ -195,10 +196,9 @@ class Party:
             self._later(at, self._react, status)
 
     def connected(self) -> None:
-        self.state = "up"
-        self.answered_at = self._asterisk.time()
-        self._stop_hearing("ringing")
-        self._happened()
+        if self.state != "up":
+            self._talks()
+        self.company_changed()
 
     def rings(self) -> None:
         self._begin("ringing")
@@ -239,15 +239,21 @@ class Party:
             timer.cancel()
         self._happened()
 
+    def _talks(self) -> None:
+        self.state = "up"
+        self.answered_at = self._asterisk.time()
+        self._stop_hearing("ringing")
+        self._happened()
+
     def _react(self, status: int) -> None:
         if status == BYE:
             self._hang_up()
         elif status == 180 and self.state == "idle":
             self.state = "ringing"
-            self.channel.progress("RINGING", "Ringing")
+            self.channel.do(lambda: self.channel.progress("RINGING", "Ringing"))
             self._happened()
         elif status == 183:
-            self.channel.progress("PROGRESS")
+            self.channel.do(lambda: self.channel.progress("PROGRESS"))
         elif status == 200:
             self.answer()
         elif status >= 300:

@@ -16,7 +16,7 @@ Trace = dict[str, list[str]]
 
 # Asterisk says these when it likes, or more often than once.
 _NOISE = {"ChannelVarset", "ChannelConnectedLine", "ChannelDialplan", "ChannelCallerId", "BridgeDestroyed"}
-# What is asked of something that may just be ending by itself: refused or not is a matter of microseconds.
+# What is asked of something that may just be ending by itself: in time or too late is a matter of microseconds.
 _RACING = {"channels.hangup", "bridges.destroy", "playbacks.stop", "playbacks.get", "recordings.stop"}
 _TELLING = ("media", "type", "reason_code", "format", "terminateOn", "maxDurationSeconds", "lang")
 _HOUSEKEEPING = ("applications.", "asterisk.")
@@ -31,11 +31,14 @@ class Tap:
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._notes: dict[str, list[_Note]] = {}
-        self._left: set[str] = set()
+        self._ending: set[str] = set()
 
     @property
     def trace(self) -> Trace:
-        return {stream: [str(note) for note in notes] for stream, notes in sorted(self._notes.items())}
+        return {
+            stream: lines for stream, notes in sorted(self._notes.items())
+            if (lines := [str(note) for note in notes if not note.moot])
+        }
 
     async def connect(self, app: str, deliver: Callable[[Event], None]) -> None:
         def tapped(event: Event) -> None:
@@ -58,7 +61,10 @@ class Tap:
         try:
             return await self._wire.request(operation, method, path, query, body, timeout)
         except AriError as error:
-            note.result = "" if operation in _RACING else f" -> {error.status}"
+            if operation in _RACING:
+                note.moot = True
+            else:
+                note.result = f" -> {error.status}"
             raise
 
     def _note_request(self, operation: str, path: str, query: Mapping[str, str]) -> _Note:
@@ -78,6 +84,7 @@ class Tap:
         if "/play/" in path:
             words.append(self._name(path.rpartition("/")[2], "playback"))
         note = _Note(" ".join(words))
+        note.moot = object_id in self._ending
         self._notes.setdefault(f"{name} asked", []).append(note)
         return note
 
@@ -102,8 +109,9 @@ class Tap:
         known = channel["id"] in self._names
         name = self._name(channel["id"], "leg" if known or kind != "StasisStart" else "caller")
         if kind == "ChannelHangupRequest":
-            if channel["id"] in self._left:
-                return  # once more, from the dialplan that the channel went back to
+            if channel["id"] in self._ending:
+                return  # once more, from a second hang-up or from the dialplan that the channel went back to
+            self._ending.add(channel["id"])
             self._note(name, "lives", kind + (" soft" if event.get("soft") else ""))
         elif kind in ("ChannelEnteredBridge", "ChannelLeftBridge"):
             self._note(name, "meets", f"{kind} {self._name(event['bridge']['id'], 'bridge')}")
@@ -113,8 +121,6 @@ class Tap:
             self._note(name, "lives", f"{kind} {event['cause']}")
         else:
             self._note(name, "lives", f"{kind} {channel['state']}")
-        if kind == "StasisEnd":
-            self._left.add(channel["id"])
 
     def _note(self, name: str, stream: str, text: str) -> None:
         self._notes.setdefault(f"{name} {stream}", []).append(_Note(text))
@@ -127,11 +133,12 @@ class Tap:
 
 
 class _Note:
-    """One line; what came of a request is added when it is known."""
+    """One line; what came of a request is added when it is known. Moot is what was asked of something at its end."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.result = ""
+        self.moot = False
 
     def __str__(self) -> str:
         return self.text + self.result
