@@ -5,8 +5,10 @@ SQLite needs no set-up and carries a company's calls; PostgreSQL serves several 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
+from collections.abc import Coroutine
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC
@@ -14,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from typing import TypeVar
 
 import orjson
 from alembic import command
@@ -57,6 +60,8 @@ _DRIVERS: Mapping[str, str] = MappingProxyType(
         "postgresql+asyncpg": "postgresql+asyncpg",
     }
 )
+_T = TypeVar("_T")
+
 _ADDRESS_HELP = "write sqlite:///var/pbx.db or postgresql://USER:PASSWORD@HOST/NAME"
 _POSTGRESQL_SETTINGS = ("host", "port", "ssl", "sslmode")
 # "pbx" in ASCII: engines that start together on one PostgreSQL upgrade its schema one after the other.
@@ -184,6 +189,7 @@ class Database:
         self._url = _url(address)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._patience = patience
+        self._running: set[asyncio.Task[Any]] = set()
         timeouts = {"timeout": patience} if self._sqlite else {"timeout": patience, "command_timeout": patience}
         self._engine = create_async_engine(
             self._url,
@@ -227,7 +233,19 @@ class Database:
             raise
 
     async def close(self) -> None:
+        if self._running:
+            await asyncio.wait(self._running)
         await self._engine.dispose()
+
+    async def to_its_end(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Carries on with the work when its caller is cancelled.
+
+        Cancelled half-way, an SQLite connection would keep its transaction, and with it the only write lock there is.
+        """
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -7,9 +7,9 @@ the next engine: each exactly once, since writing a record again changes nothing
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
+from collections.abc import Callable
+from collections.abc import Coroutine
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,9 +20,12 @@ from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
-from itertools import islice
+from functools import wraps
 from pathlib import Path
 from typing import Any
+from typing import Concatenate
+from typing import ParamSpec
+from typing import TypeVar
 
 import orjson
 from sqlalchemy import Executable
@@ -39,17 +42,11 @@ from pbx import metrics
 from pbx.clock import Clock
 from pbx.database import Database
 from pbx.database import StoreError
-from pbx.spool import Spool
+from pbx.outbox import Outbox
 
 __all__ = ["AnyStore", "CallRecord", "LegRecord", "MemoryStore", "Message", "Moment", "Store", "StoreError"]
 
 log = logging.getLogger(__name__)
-
-_GATHER = 0.25  # seconds between transactions, in which records gather; a crash of the engine may cost as much
-_GROUP = 200  # records in one transaction
-_MOST_IN_MEMORY = 10_000  # lines, about 40 MB; only a full or missing spool lets them grow that far
-_FIRST_RETRY = 0.5  # seconds
-_LAST_RETRY = 30.0  # seconds
 
 _ZERO = timedelta()
 _MILLISECOND = timedelta(milliseconds=1)
@@ -139,6 +136,21 @@ class Message:
     deleted_at: datetime | None = None
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Method = Callable[Concatenate["Store", _P], Coroutine[Any, Any, _T]]
+
+
+def _to_its_end(method: _Method[_P, _T]) -> _Method[_P, _T]:
+    """Carries the method on when the task that called it is cancelled, as a call is when the caller hangs up."""
+
+    @wraps(method)
+    async def run(store: Store, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await store._database.to_its_end(method(store, *args, **kwargs))
+
+    return run
+
+
 class Store:
     """Records in a database, by URL: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.
 
@@ -150,69 +162,38 @@ class Store:
         self._database = Database(url, patience)
         self._add_or_replace = _add_or_replace(self._database, database.calls)
         self._clock = clock
-        self._spool = Spool(spool) if spool else None
-        self._waiting: deque[bytes] = deque()  # younger than every line in the spool
-        self._arrived = asyncio.Event()
-        self._turn = asyncio.Lock()  # held by whoever moves lines out of _waiting or the spool
-        self._writer: asyncio.Task[None] | None = None
+        self._outbox = Outbox(spool, self._write)
 
     async def open(self) -> None:
-        """Upgrades the schema, then starts the writer, first on what an earlier engine left in the spool.
+        """Upgrades the schema, then starts to write, first what an earlier engine left in the spool.
 
         Raises StoreError when the database or the spool cannot be used.
         """
         await self._database.open()
-        if self._spool:
-            try:
-                await asyncio.to_thread(self._spool.open)
-            except OSError as error:
-                await self._database.close()
-                raise StoreError(self._spool_problem(error)) from error
-            if self._spool.waiting:
-                log.info("%d records of an earlier run wait in %s", self._spool.waiting, self._spool.path)
-                self._arrived.set()
-        self._writer = asyncio.create_task(self._write_for_ever(), name="record writer")
+        try:
+            await self._outbox.open()
+        except StoreError:
+            await self._database.close()
+            raise
 
     async def close(self) -> None:
         """Writes everything that waits, to the spool if the database is away, and lets go of both."""
-        if self._writer is None:
-            return
-        async with self._turn:  # never in the middle of a transaction
-            self._writer.cancel()
-        await asyncio.wait([self._writer])
-        self._writer = None
-        try:
-            await self.flush()
-        except StoreError as error:
-            if self._waiting:
-                log.error("%d records are lost: %s", len(self._waiting), error)
-            else:
-                log.warning("%s; %d records wait in the spool for the next start", error, self._lines_waiting())
+        await self._outbox.close()
         await self._database.close()
-        if self._spool:
-            await asyncio.to_thread(self._spool.close)
 
     def save(self, record: CallRecord) -> None:
         """Keeps the record as it is now. Never waits, never raises; saving it again later replaces it."""
         try:
-            self._keep(_line("call", record))
+            self._outbox.put(_line("call", record))
         except (TypeError, StoreError):
             log.exception("the record of call %s cannot be kept", record.id)
 
+    @_to_its_end
     async def flush(self) -> None:
         """Waits until everything saved so far is in the database. Raises StoreError when it is away."""
-        async with self._turn:
-            try:
-                await self._write_spooled()
-                await self._write_waiting()
-            except StoreError:
-                await self._spill()
-                raise
-            except OSError as error:
-                raise StoreError(self._spool_problem(error)) from error
-            finally:
-                metrics.records_waiting.set(self._lines_waiting())
+        await self._outbox.flush()
 
+    @_to_its_end
     async def next_epoch(self, node: str, worker: str) -> int:
         """Counts the starts of a worker: 1 at the first. No two callers ever get the same number."""
         workers = database.workers
@@ -246,11 +227,12 @@ class Store:
 
     async def add_message(self, message: Message) -> None:
         """Returns when the message is in the database or, while that is away, in the spool."""
-        self._keep(_line("message", message))
+        self._outbox.put(_line("message", message))
         # The message waits like a record, and the writer reports that the database is away.
         with suppress(StoreError):
             await self.flush()
 
+    @_to_its_end
     async def messages(self, tenant: str, box: str) -> list[Message]:
         """What is in a box: the unheard messages, then the heard ones, each from the oldest."""
         table = database.messages
@@ -265,6 +247,7 @@ class Store:
     async def delete_message(self, id: str) -> None:
         await self._stamp(id, "deleted_at")
 
+    @_to_its_end
     async def counts(self) -> dict[tuple[str, str], tuple[int, int]]:
         """(unheard, heard) messages of every box that has any, by (tenant, box)."""
         table = database.messages
@@ -274,6 +257,7 @@ class Store:
             rows = (await connection.execute(query)).all()
         return {(tenant, box): (every - heard, heard) for tenant, box, every, heard in rows}
 
+    @_to_its_end
     async def _records(self, query: Any) -> list[CallRecord]:
         async with self._database.transaction() as connection:
             found = (await connection.execute(query)).mappings().all()
@@ -283,6 +267,7 @@ class Store:
                 of_call[leg["call_id"]].append({name: value for name, value in leg.items() if name != "call_id"})
         return [_record({**row, "legs": of_call[row["id"]]}) for row in found]
 
+    @_to_its_end
     async def _stamp(self, message_id: str, column: str) -> None:
         # Only the first time counts, however often the listener presses the key.
         table = database.messages
@@ -290,93 +275,8 @@ class Store:
         async with self._database.transaction() as connection:
             await connection.execute(change.values({column: self._clock.now()}))
 
-    def _keep(self, line: bytes) -> None:
-        if len(self._waiting) >= _MOST_IN_MEMORY:
-            raise StoreError(f"{_MOST_IN_MEMORY} records wait in memory already, and none can be written")
-        self._waiting.append(line)
-        metrics.records_waiting.set(self._lines_waiting())
-        self._arrived.set()
-
-    def _lines_waiting(self) -> int:
-        return len(self._waiting) + (self._spool.waiting if self._spool else 0)
-
-    async def _write_for_ever(self) -> None:
-        retry = _FIRST_RETRY
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            try:
-                await self.flush()
-                await asyncio.sleep(_GATHER)
-                retry = _FIRST_RETRY
-            except Exception as error:  # a defect too: the writer outlives it, and what waits is not lost
-                defect = not isinstance(error, StoreError)
-                log.warning(
-                    "%s; %d records wait, next try in %g s", error, self._lines_waiting(), retry, exc_info=defect
-                )
-                await self._spill_for(retry)
-                retry = min(retry * 2, _LAST_RETRY)
-                self._arrived.set()
-
-    async def _spill_for(self, seconds: float) -> None:
-        """Sits out an outage: what arrives meanwhile goes to the disk at once."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while (left := until - loop.time()) > 0:
-            try:
-                async with asyncio.timeout(left):
-                    await self._arrived.wait()
-            except TimeoutError:
-                return
-            self._arrived.clear()
-            async with self._turn:
-                await self._spill()
-            await asyncio.sleep(min(_GATHER, left))
-
-    async def _spill(self) -> None:
-        """Moves the lines in memory to the spool. When that fails too they stay, and the next outcome is the same."""
-        if not self._spool or not self._waiting:
-            return
-        lines = list(self._waiting)
-        try:
-            await asyncio.to_thread(self._spool.append, lines)
-        except OSError as error:
-            log.error("%s; %d records stay in memory", self._spool_problem(error), len(lines))
-        else:
-            self._drop(len(lines))
-
-    async def _write_spooled(self) -> None:
-        while self._spool and self._spool.waiting:
-            lines = await asyncio.to_thread(self._spool.head, _GROUP)
-            await self._write(lines)
-            await asyncio.to_thread(self._spool.forget, lines)
-            if len(self._waiting) > _GROUP:
-                await self._spill()  # a long spool must not fill the memory while it is written
-
-    async def _write_waiting(self) -> None:
-        while lines := list(islice(self._waiting, _GROUP)):
-            await self._write(lines)
-            self._drop(len(lines))
-
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
-            self._waiting.popleft()
-
     async def _write(self, lines: Sequence[bytes]) -> None:
-        """All the lines in one transaction. Raises StoreError when the database is away."""
-        try:
-            await self._write_group(lines)
-        except StoreError as error:
-            if not error.record_at_fault:
-                raise
-            if len(lines) == 1:
-                await self._set_aside(lines[0], error)
-                return
-            # One bad record must not hold up the others for ever.
-            for line in lines:
-                await self._write([line])
-
-    async def _write_group(self, lines: Sequence[bytes]) -> None:
+        """All the lines in one transaction. Raises StoreError."""
         try:
             items = [orjson.loads(line) for line in lines]
             # The youngest version of a call that was saved several times.
@@ -395,20 +295,6 @@ class Store:
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise StoreError(f"a record does not fit: {error!r}", record_at_fault=True) from error
         metrics.records_written.inc(len(calls))
-
-    async def _set_aside(self, line: bytes, error: StoreError) -> None:
-        if not self._spool:
-            log.error("a record is lost, no database would take it: %s", error)
-            return
-        refused = Spool(self._spool.path.with_suffix(".refused"))
-        log.error("a record that no database would take is set aside in %s: %s", refused.path, error)
-        await asyncio.to_thread(_append_alone, refused, line)
-
-    def _spool_problem(self, error: OSError) -> str:
-        path = self._spool.path if self._spool else None
-        if isinstance(error, BlockingIOError):
-            return f"the spool {path} is used by another engine: give each engine a directory of its own"
-        return f"the spool {path} cannot be used: {error.strerror or error}"
 
 
 class MemoryStore:
@@ -533,11 +419,3 @@ def _add_or_replace(target: Database, table: Table) -> Executable:
 
 def _place(record: CallRecord) -> tuple[datetime, str]:
     return record.started_at, record.id
-
-
-def _append_alone(spool: Spool, line: bytes) -> None:
-    spool.open()
-    try:
-        spool.append([line])
-    finally:
-        spool.close()

@@ -14,7 +14,7 @@ ROOT = Path(pbx.__file__).parent
 ROWS = (
     "clock numbers ports yamltree yamlfile metrics prefix ari_api",
     "config expression hours prompt tenant",
-    "spool database store ari ari_http ami speech",
+    "spool database outbox store ari ari_http ami speech",
     "leg dial call",
     "step steps links dialplan manual",
     "engine",

@@ -305,6 +305,27 @@ async def test_a_message_added_twice_is_one_message(store: AnyStore) -> None:
     assert await store.counts() == {("acme", "101"): (0, 1)}
 
 
+@pytest.mark.parametrize("moments", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55])
+async def test_a_caller_who_hangs_up_in_the_middle_harms_nothing(store: AnyStore, moments: int) -> None:
+    store.save(a_call())
+    await store.add_message(a_message("m0"))
+    listening = [
+        asyncio.create_task(work)
+        for work in (store.add_message(a_message("m1")), store.add_message(a_message("m2")), store.mark_heard("m0"),
+                     store.messages("acme", "101"), store.calls(), store.next_epoch("a1", "w1"))
+    ]  # fmt: skip
+    for _ in range(moments):
+        await asyncio.sleep(0)
+    for task in listening:
+        task.cancel()
+    await asyncio.wait(listening)
+    await store.flush()
+    await store.mark_heard("m0")
+    assert await store.calls() == [a_call()]
+    assert {message.id for message in await store.messages("acme", "101")} >= {"m0"}
+    assert (await store.counts())["acme", "101"][1] == 1
+
+
 # The writer, and the database away
 
 
@@ -355,8 +376,8 @@ async def test_records_saved_while_the_database_is_away_are_written_once_when_it
 async def test_what_arrives_while_a_long_spool_is_written_does_not_fill_the_memory(
     any_database: AnyDatabase, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pbx.store._GROUP", 1)
-    monkeypatch.setattr("pbx.store._MOST_IN_MEMORY", 40)
+    monkeypatch.setattr("pbx.outbox._GROUP", 1)
+    monkeypatch.setattr("pbx.outbox._MOST_IN_MEMORY", 40)
     store = open_store(any_database)
     await store.open()
     with any_database.away():
@@ -364,7 +385,7 @@ async def test_what_arrives_while_a_long_spool_is_written_does_not_fill_the_memo
             store.save(a_call(number))
         with pytest.raises(StoreError):
             await store.flush()
-    monkeypatch.setattr("pbx.store._MOST_IN_MEMORY", 5)
+    monkeypatch.setattr("pbx.outbox._MOST_IN_MEMORY", 5)
     catching_up = asyncio.create_task(store.flush())
     saved, seen = 30, written()
     while not catching_up.done():
@@ -383,11 +404,13 @@ async def test_a_message_left_while_the_database_is_away_is_there_when_it_is_bac
 ) -> None:
     store = open_store(any_database)
     await store.open()
+    before = written()
     with any_database.away():
         await store.add_message(a_message("m1"))
         assert spooled(spool) == 1
     await store.flush()
     assert await store.messages("acme", "101") == [a_message("m1")]
+    assert written() == before  # which counts calls
 
 
 async def test_without_a_spool_records_wait_in_memory(any_database: AnyDatabase, open_store: OpenStore) -> None:
@@ -415,7 +438,7 @@ async def test_records_that_a_stop_would_lose_are_named_in_the_log(
 async def test_memory_is_bounded_when_nothing_can_be_written(
     any_database: AnyDatabase, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pbx.store._MOST_IN_MEMORY", 3)
+    monkeypatch.setattr("pbx.outbox._MOST_IN_MEMORY", 3)
     store = open_store(any_database, spool=None)
     await store.open()
     with any_database.away():
@@ -474,7 +497,7 @@ async def main():
     sys.stdin.readline()
     for number in range(20):
         store.save(a_call(number))
-    while store._spool.waiting < 20:
+    while store._outbox._spool.waiting < 20:
         await asyncio.sleep(0.01)
     store.save(a_call(20))  # this one has not reached the disk
     os.kill(os.getpid(), signal.SIGKILL)
