@@ -83,7 +83,8 @@ def texts_in(file: PlanFile) -> Iterator[tuple[str, Language]]:
     for model in (part for whole in (file, *steps) for part in parts(whole) if isinstance(part, Model)):
         for name, value in model.__dict__.items():
             if isinstance(value, Speech) and not value.names:
-                for language in (cast(Language, name),) if isinstance(model, Translated) else file.spoken:
+                own = cast(Language, name) if isinstance(model, Translated) else getattr(model, "language", None)
+                for language in (own,) if own else file.spoken:
                     yield value.fill({}), language
 
 
@@ -115,6 +116,7 @@ class _Check:
     def run(self) -> Iterator[Problem]:
         yield from self._contract()
         yield from self._sites()
+        yield from self._trunk()
         yield from self._references()
         yield from self._targets()
         yield from self._unset_variables()
@@ -137,6 +139,14 @@ class _Check:
         for number, line in self._file.lines.items():
             if line.site is None:
                 yield Problem(number.where, f'line "{number}" needs a "site" {suggest("", sites, "sites")}')
+
+    def _trunk(self) -> Iterator[Problem]:
+        """Where several trunks are, nobody guesses which one a tenant pays for."""
+        trunks = self._installation.trunks or ()
+        sites = self._file.sites.values()
+        if len(trunks) > 1 and self._file.trunk is None and not (sites and all(site.trunk for site in sites)):
+            remedy = f"name one, trunk: {min(trunks)} ({suggest('', trunks, 'trunks').strip('()')})"
+            yield Problem(self._file.tenant.where, f"no trunk, so no handset can call outside: {remedy}", warning=True)
 
     def _references(self) -> Iterator[Problem]:
         for text in self._texts:

@@ -23,7 +23,7 @@ from pbx.yamlfile import Text
 from pbx.yamlfile import load
 
 BAD = Path(__file__).with_name("bad")
-INSTALLATION = Installation(trunks=["backup", "carrier"], contracts=["ooma-wework"], sounds=["beep", "tt-monkeys"])
+INSTALLATION = Installation(trunks=["carrier"], contracts=["ooma-wework"], sounds=["beep", "tt-monkeys"])
 
 
 class Step(Model):

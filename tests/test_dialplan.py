@@ -303,6 +303,28 @@ def test_warnings_do_not_stop_a_plan(tmp_path: Path) -> None:
     assert [plan.warnings for plan in load_plans(tmp_path)] == [(warning,)]
 
 
+def test_with_several_trunks_one_must_be_named(tmp_path: Path) -> None:
+    two = Installation(trunks=["b", "a"])
+    path = plan(tmp_path, "- answer")
+    (warning,) = check([path], two)
+    assert warning.message == "no trunk, so no handset can call outside: name one, trunk: a (trunks: a, b)"
+    path.write_text(path.read_text().replace("country: FR\n", "country: FR\ntrunk: b\n", 1))
+    assert check([path], two) == []
+
+
+def test_the_texts_of_a_plan_can_be_spoken_in_advance(tmp_path: Path) -> None:
+    steps = """
+        - say: {fr: Bonjour, en: Hello}
+        - say: {text: Welcome, language: en}
+        - say: {fr: "{caller}", en: "{caller}"}
+        - voicemail: {box: desk, greeting: {fr: Parlez, en: Speak}}
+    """
+    texts = compile_plan(plan(tmp_path, steps, language="languages: [fr, en]")).texts
+    assert set(texts) == {
+        ("Bonjour", "fr"), ("Hello", "en"), ("Welcome", "en"), ("Parlez", "fr"), ("Speak", "en"),
+    }
+
+
 def test_scenarios_beside_the_plans_are_not_read_as_plans(tmp_path: Path) -> None:
     plan(tmp_path, "- answer")
     (tmp_path / "acme.test.yml").write_text("something: else\n")
