@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from pbx.hours import Span
 from pbx.links import PlanFile
 from pbx.step import Step
 from pbx.steps import STEPS
@@ -21,6 +22,7 @@ def schema() -> dict[str, Any]:
     _, generated = models_json_schema([(model, "validation") for model in wanted], ref_template=_REF + "{model}")
     models = {name: _tidy(model) for name, model in generated["$defs"].items()}
     plan = models.pop(PlanFile.__name__)
+    del models[Span.__name__]  # what times of the day become; they are written as texts
     models["Step"] = _one_step(models)
     models["Steps"] = {"anyOf": [_ref("Step"), {"type": "array", "items": _ref("Step"), "minItems": 1}]}
     return {

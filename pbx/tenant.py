@@ -199,7 +199,7 @@ class Line(Model):
     number: PhoneNumber | None = Field(None, description="Its own outside number, shown when it calls out")
     language: Language | None = Field(None, description="What its user hears, if not the tenant's language")
     for_: RingTime = Field(RING_MS, description="How long it rings before voicemail takes the call")
-    voicemail: Box | None = None
+    voicemail: Box | None = Field(None, description="Its own box; without one, callers hear why nobody answers")
 
     _id: str = PrivateAttr("")
 
@@ -211,7 +211,7 @@ class Line(Model):
 class Group(Model):
     """Lines that ring together or one after another."""
 
-    lines: tuple[LineRef, ...] = Field(min_length=1)
+    lines: tuple[LineRef, ...] = Field(min_length=1, description="Who rings, by short number")
     ring: Literal["all", "in order"] = Field("all", description="All at once, or one after another")
     for_: RingTime = Field(RING_MS, description='How long; with "in order", each of them')
 
@@ -235,7 +235,7 @@ Stretches = Annotated[tuple[Span, ...], BeforeValidator(_stretches, json_schema_
 class Hours(Model):
     """When something is open. A day's own hours come before `weekdays` and `weekend`, and these before `everyday`."""
 
-    everyday: Stretches | None = None
+    everyday: Stretches | None = Field(None, description='Such as "09:00-12:30 13:30-18:00", "closed" or "all day"')
     weekdays: Stretches | None = Field(None, description="Monday to Friday")
     weekend: Stretches | None = Field(None, description="Saturday and Sunday")
     monday: Stretches | None = None
@@ -307,9 +307,9 @@ class Hours(Model):
 class Answers(Model):
     """Where a dialled number leads: to exactly one flow, line or group."""
 
-    flow: FlowRef | None = None
-    line: LineRef | None = None
-    group: GroupRef | None = None
+    flow: FlowRef | None = Field(None, description="This flow is run")
+    line: LineRef | None = Field(None, description="This line rings, then its voicemail takes the call")
+    group: GroupRef | None = Field(None, description="This group rings")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -341,10 +341,10 @@ class Tenant(Model):
         None, description='Instead of "language", when there are several; the first is heard until another is set'
     )
     trunk: TrunkRef | None = Field(None, description="The trunk for outside calls; needed when there are several")
-    sites: dict[Name, Site] = {}
-    lines: dict[ShortNumber, Line] = {}
-    groups: dict[Name, Group] = {}
-    hours: dict[Name, Hours] = {}
+    sites: dict[Name, Site] = Field({}, description="Places with handsets, by name")
+    lines: dict[ShortNumber, Line] = Field({}, description="Handsets, by short number")
+    groups: dict[Name, Group] = Field({}, description="Lines that are called together, by name")
+    hours: dict[Name, Hours] = Field({}, description="Opening hours, by name")
     voicemail: dict[Name, SharedBox] = Field({}, description="Shared boxes; a line's own stands with the line")
     numbers: dict[AnyNumber, Answerer] = Field(
         {}, description="What is called, outside numbers in full, short ones from the handsets; and which flow answers"

@@ -11,7 +11,7 @@ class Goto(Step):
     """Goes on with another flow, and does not come back.
 
     ```yaml
-    - goto: welcome
+    - goto: support
     ```
 
     The caller hears nothing of it. Flows that have called this one are left as well. To come back here, use `call`.
