@@ -16,20 +16,24 @@ from pbx.prefix import Prefix
 class Carrier:
     """The other end of a trunk of fixed address: it expects the PBX's calls at `port`, and sends its own to `server`.
 
-    Everybody out there has a telephone of his own, which `stack` stops.
+    Everybody out there has a telephone of his own, which is stopped when `people` is left.
     """
 
-    def __init__(self, folder: Path, prefix: Prefix, stack: AsyncExitStack, *, server: str, port: int) -> None:
+    def __init__(self, folder: Path, prefix: Prefix, people: AsyncExitStack, *, server: str, port: int) -> None:
         self.server = server
         self.port = port
         self._folder = folder
         self._prefix = prefix
-        self._stack = stack
+        self._exit = people
         self._people = itertools.count(1)
+        self._callers = itertools.count(1)
 
-    async def calls(self, number: str, *, caller: str = "+33639980001", playing: Sound | None = None) -> Phone:
-        """Somebody at `caller` dials `number`; he says `playing`, a tone of 620 Hz unless given."""
-        phone = await self._person(caller, playing)
+    async def calls(self, number: str, *, caller: str = "", playing: Sound | None = None) -> Phone:
+        """Somebody dials `number` and says `playing`, a tone of 620 Hz unless given.
+
+        He calls from `caller`, or from a number that nobody had before. The telephone's name is that number.
+        """
+        phone = await self._person(caller or f"+3363998{next(self._callers):04}", playing)
         await phone.dials(f"sip:{number}@{self.server}")
         return phone
 
@@ -40,6 +44,6 @@ class Carrier:
     async def _person(self, number: str, playing: Sound | None, sip_port: int | None = None) -> Phone:
         phone = Phone(number, self._folder / str(next(self._people)), self._prefix)
         await phone.start(playing or tone(620, 60), sip_port=sip_port)
-        self._stack.push_async_callback(phone.stop)
+        self._exit.push_async_callback(phone.stop)
         await phone.is_known_as(f"{number}@127.0.0.1:{phone.sip_port}")
         return phone

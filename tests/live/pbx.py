@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from contextlib import asynccontextmanager
+from datetime import UTC
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from typing import TypeVar
@@ -38,9 +40,17 @@ from pbx.store import Message
 from pbx.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
+_READY = "The PBX is running"
 _READY_WITHIN = 60.0  # seconds; it takes about two
 _STOPPED_WITHIN = 20.0
 _LOOK_AGAIN = 0.05
+
+_COMPLAINT = re.compile(r"\b(ERROR|CRITICAL|WARNING)\b|^Traceback|Error:")
+# Asterisk calls these errors or warnings, but they are everyday life: a line rings whose telephone is not there, and
+# a caller hangs up at the very beginning of a prompt.
+_ORDINARY = re.compile(
+    r"Could not create dialog to invalid URI|Failed to create outgoing session to endpoint|Playback failed for sound:"
+)
 
 T = TypeVar("T")
 
@@ -53,20 +63,23 @@ class Pbx:
         self.var = folder / "var"
         self.output: list[str] = []
         self._prefix = prefix
-        self._stack = AsyncExitStack()
+        self._people = AsyncExitStack()
         self._speech = Speech(self.var / "speech", prefix)
         self._prompts: dict[str, Sound] = {}
-        self._process: asyncio.subprocess.Process
         self._phones = 0
+        self._ready = asyncio.Event()
 
     # From start to stop
 
-    async def start(self, plans: Path) -> None:
-        """Starts it with the plans of a folder, or with one of them, and returns when it takes calls."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    async def start(self, *plans: Path, rings_for: str = "") -> None:
+        """Starts it and returns when it takes calls.
+
+        It gets copies of the plans, in which groups and lines ring for `rings_for` ("3s") instead of what they say.
+        """
+        self.folder.mkdir(parents=True)
         trunk_port = free_port("127.0.0.1", ("udp", "tcp"))
         self._api_port = free_port("127.0.0.1", ("tcp",), {trunk_port})
-        config_file = self._write_config(self._own_plans(plans), trunk_port)
+        config_file = self._write_config(self._copies(plans, rings_for), trunk_port)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PBX_")}
         with self.log_file.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -74,24 +87,31 @@ class Pbx:
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env=environment,
             )
         self._reading = asyncio.create_task(self._read_output())
-        await self._until_ready()
+        await self._is_ready()
         self.config = load_config(config_file, {})
         # Not started, only asked: the PBX's own process has it.
         self.asterisk = PrivateAsterisk(self.config, app=f"pbx-{self.config.worker}")
         self.store = Store(self.config.database_url, clock=SystemClock(), spool=None)
         await self.store.open()
-        self._stack.push_async_callback(self.store.close)
         self.server = f"127.0.0.1:{self.asterisk.sip_port}"
         self.carrier = Carrier(
-            self.folder / "carrier", self._prefix, self._stack, server=self.server, port=trunk_port
+            self.folder / "carrier", self._prefix, self._people, server=self.server, port=trunk_port
         )
+        self._since = datetime.now(UTC)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ends all telephones, then the PBX. Gives its exit status; -9 when it had to be killed."""
-        await self._stack.aclose()
+        await self.everybody_leaves()
         if self._process.returncode is None:
-            self._process.send_signal(number)
-        return await self.ended()
+            self.signal(number)
+        status = await self.ended()
+        await self.store.close()
+        return status
+
+    async def everybody_leaves(self) -> None:
+        """Ends all telephones. From now on nothing is said of the calls and messages so far."""
+        await self._people.aclose()
+        self._since = datetime.now(UTC)
 
     async def ended(self) -> int:
         """Waits for the end of the PBX alone."""
@@ -117,7 +137,7 @@ class Pbx:
         folder = self.folder / "phones" / f"{identity}-{self._phones}"
         phone = Phone(identity, folder, self._prefix, wideband=wideband)
         await phone.start(playing or tone(440, 60))
-        self._stack.push_async_callback(phone.stop)
+        self._people.push_async_callback(phone.stop)
         await phone.registers(f"{identity}@{self.server}", self.asterisk.password(identity))
         return phone
 
@@ -134,8 +154,10 @@ class Pbx:
             target = self.folder / "prompts" / f"{key.replace('/', '-')}.sln16"
             target.parent.mkdir(exist_ok=True)
             # Asterisk alone can read G.722 here. The product has no use for its converter, so it is not loaded yet.
-            await self.asterisk_cli("module load res_convert.so")
-            await self.asterisk_cli(f"file convert {source} {target}")
+            if not self._prompts:
+                await self.asterisk_cli("module load res_convert.so")
+            answer = await self.asterisk_cli(f"file convert {source} {target}")
+            assert target.exists(), f"there is no prompt {key}: {answer}"
             self._prompts[key] = Sound.read(target)
         return self._prompts[key]
 
@@ -145,12 +167,14 @@ class Pbx:
         """The newest record of a call from `caller`, once it is written."""
 
         async def written() -> CallRecord | None:
-            return next((record for record in await self.store.calls() if record.caller_number == caller), None)
+            records = await self.store.calls(since=self._since)
+            return next((record for record in records if record.caller_number == caller), None)
 
         return await _until(written, f"a record of a call from {caller}", within)
 
     async def messages(self, box: str, *, tenant: str = "acme") -> list[Message]:
-        return await self.store.messages(tenant, box)
+        messages = await self.store.messages(tenant, box)
+        return [message for message in messages if message.recorded_at >= self._since]
 
     def recording(self, message: Message) -> Sound:
         """The sound of a voicemail message."""
@@ -194,12 +218,12 @@ class Pbx:
         return found
 
     def problems(self) -> list[str]:
-        """Lines of the engine's and of Asterisk's log that tell of errors or warnings."""
+        """Lines of the engine's and of Asterisk's log that tell of something that should not be."""
         logs = [self.log_file]
         if self.asterisk.log_file.exists():
             logs.append(self.asterisk.log_file)
-        bad = re.compile(r"\b(ERROR|CRITICAL|WARNING)\b|^Traceback|Error:")
-        return [line for log in logs for line in log.read_text(errors="replace").splitlines() if bad.search(line)]
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        return [line for line in lines if _COMPLAINT.search(line) and not _ORDINARY.search(line)]
 
     def remains(self) -> list[str]:
         """Processes and ports that are still there after a stop."""
@@ -228,11 +252,12 @@ class Pbx:
         answer, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
         return answer.decode()
 
-    def _own_plans(self, plans: Path) -> Path:
+    def _copies(self, plans: Iterable[Path], rings_for: str) -> Path:
         folder = self.folder / "plans"
         folder.mkdir()
-        for plan in sorted(plans.glob("*.yml")) if plans.is_dir() else [plans]:
-            shutil.copy(plan, folder)
+        for plan in plans:
+            text = plan.read_text("utf-8")
+            (folder / plan.name).write_text(re.sub(r"\bfor: \d+s", f"for: {rings_for}", text) if rings_for else text)
         return folder
 
     def _write_config(self, plans: Path, trunk_port: int) -> Path:
@@ -256,21 +281,27 @@ class Pbx:
         assert self._process.stdout
         async for line in self._process.stdout:
             self.output.append(line.decode().rstrip())
+            if _READY in self.output[-1]:
+                self._ready.set()
 
-    async def _until_ready(self) -> None:
-        async def ready() -> bool:
-            assert self._process.returncode is None, f"the PBX does not start:\n{self.log_file.read_text()}"
-            return any("The PBX is running" in line for line in self.output)
-
-        await _until(ready, "the PBX runs", _READY_WITHIN, self.log_file.read_text)
+    async def _is_ready(self) -> None:
+        ready, ended = asyncio.create_task(self._ready.wait()), asyncio.create_task(self._process.wait())
+        await asyncio.wait({ready, ended}, timeout=_READY_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        ended.cancel()
+        if not self._ready.is_set():
+            if self._process.returncode is None:
+                self.signal(signal.SIGTERM)
+            status = await self.ended()
+            raise AssertionError(f"the PBX does not start (exit status {status}):\n{self.log_file.read_text()}")
 
 
 @asynccontextmanager
-async def running(folder: Path, prefix: Prefix, plans: Path) -> AsyncIterator[Pbx]:
+async def running(folder: Path, prefix: Prefix, *plans: Path, rings_for: str = "") -> AsyncIterator[Pbx]:
     """A PBX that is stopped at the end, and proves then that nothing of it is left."""
     pbx = Pbx(folder, prefix)
+    await pbx.start(*plans, rings_for=rings_for)
     try:
-        await pbx.start(plans)
         yield pbx
     finally:
         status = await pbx.stop()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 from typing import Any
+from typing import Literal
 from typing import NoReturn
 from typing import Self
 
@@ -160,12 +161,24 @@ class Phone:
         """From now on says `what`, then nothing."""
         await self._baresip.command("ausrc", f"aufile,{self._file(what)}")
 
+    async def says(self, what: Sound) -> None:
+        """Says `what`, and waits until all of it is on its way; then says nothing."""
+        said = self._recording("enc").seconds
+        await self.plays(what)
+        await self._until(
+            lambda: self._recording("enc").seconds >= said + what.seconds, "has spoken", what.seconds + PATIENCE
+        )
+
     # Listening
 
     def heard(self) -> Sound:
         """All that was heard so far in the newest call."""
         call = self.call
-        return call.heard if call.ended is not None else self._recording()
+        return call.heard if call.ended is not None else self._recording("dec")
+
+    def has_heard(self, prompt: Sound) -> bool:
+        """Whether all of `prompt` is in what was heard so far."""
+        return sound.search(prompt, self.heard()).found
 
     async def hears(self, prompt: Sound, *, within: float = PATIENCE) -> sound.Match:
         """Waits until all of `prompt` has been heard, after whatever was waited for before. Tells where (seconds)."""
@@ -213,8 +226,9 @@ class Phone:
         account = f"<sip:{address}>;audio_codecs={self.codec};audio_player=aubridge,nowhere"
         await self._baresip.command("uanew", f"{account};{options}")
 
-    def _recording(self) -> Sound:
-        files = sorted(self._baresip.heard.glob("*-dec.wav"))
+    def _recording(self, direction: Literal["dec", "enc"]) -> Sound:
+        """What was heard (decoded) or said (encoded) so far in the call that goes on."""
+        files = sorted(self._baresip.heard.glob(f"*-{direction}.wav"))
         return Sound.read(files[-1]) if files else sound.silence(0)
 
     def _file(self, what: Sound) -> Path:
@@ -252,7 +266,7 @@ class Phone:
     def _ended(self, call: Call, reason: str) -> None:
         call.ringing, call.ended = False, reason
         if call.established:
-            call.heard = self._recording()
+            call.heard = self._recording("dec")
             # The files are named by the second: the next call must not find this one's.
             for file in self._baresip.heard.iterdir():
                 file.unlink()
