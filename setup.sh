@@ -15,7 +15,7 @@ find_python() {
 (another Python: PBX_PYTHON=/path/to/python3 $0)"
 }
 
-# The stamp names all that makes the environment what it is: the settings, and where it stands (scripts have that inside).
+# The stamp names what the environment was made for.
 environment_is_made() {
     stamp="$PWD $(cksum < setup.cfg)"
     [ "$(cat var/venv/.complete 2> /dev/null)" = "$stamp" ] && var/venv/bin/python -c '' 2> /dev/null
@@ -23,12 +23,15 @@ environment_is_made() {
 
 make_environment() {
     local python
-    python=$(find_python)
-    "$python" -c 'import ensurepip, venv' 2> /dev/null ||
-        die "Python's venv module is missing. As root: apt-get install $(basename "$(readlink -f "$python")")-venv"
+    # Its scripts name the folder that they were made in: one that was moved, or never finished, is of no use.
+    if ! grep -qs "^#!$PWD/var/venv/bin/" var/venv/bin/pip || ! var/venv/bin/python -c '' 2> /dev/null; then
+        python=$(find_python)
+        "$python" -c 'import ensurepip, venv' 2> /dev/null ||
+            die "Python's venv module is missing. As root: apt-get install $(basename "$(readlink -f "$python")")-venv"
+        "$python" -m venv --clear var/venv || die "var/venv cannot be made"
+    fi
     printf '  Python packages go into var/venv (a minute, once)\n' >&2
-    "$python" -m venv --clear var/venv || die "var/venv cannot be made"
-    var/venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' ||
+    var/venv/bin/python -m pip install -qq --disable-pip-version-check --editable '.[test]' ||
         die "the Python packages cannot be installed: check the network and pip's settings, then run $0 again"
     printf '%s' "$stamp" > var/venv/.complete
 }
