@@ -346,7 +346,7 @@ class Plans:
 
 
 def load_plans(folder: Path | str, installation: Installation = Installation()) -> Plans:
-    """The plans of all files NAME.yml in a folder. Raises Problems: all that is wrong in any of them."""
+    """The plans of all files NAME.yml (or .yaml) in a folder. Raises Problems: all that is wrong in any of them."""
     plans, problems = _compile_all(plan_files(folder), installation)
     if any(not problem.warning for problem in problems):
         raise Problems(problems)
@@ -365,8 +365,12 @@ def check(paths: Iterable[Path | str], installation: Installation = Installation
 
 
 def plan_files(folder: Path | str) -> list[Path]:
-    """The plans of a folder; NAME.test.yml are scenarios of NAME.yml."""
-    return sorted(path for path in Path(folder).glob("*.yml") if not path.name.endswith(".test.yml"))
+    """The plans of a folder; NAME.test.yml are scenarios of NAME.yml. Raises Problems when it cannot be read."""
+    try:
+        files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".yml", ".yaml"))
+    except OSError as error:
+        raise Problems([Problem(Where(str(folder), 1, 1), f"cannot be read: {error.strerror}")]) from error
+    return [path for path in files if not path.stem.endswith(".test") and not path.name.startswith(".")]
 
 
 def _compile_all(files: Iterable[Path], installation: Installation) -> tuple[list[Plan], list[Problem]]:

@@ -384,15 +384,17 @@ def _at_once(steps: Iterable[Step]) -> tuple[list[Step], bool]:
 def _circles(edges: Mapping[str, Mapping[str, Step]]) -> Iterator[tuple[Step, list[str]]]:
     """One circle for each step that closes one, as [a, b, a]; the step is the first on the way, that of a."""
     done: set[str] = set()
-
-    def visit(name: str, path: list[str]) -> Iterator[list[str]]:
-        if name in path:
-            yield [*path[path.index(name):], name]
-        elif name not in done and name in edges:
-            for following in edges[name]:
-                yield from visit(following, [*path, name])
-            done.add(name)
-
     for start in edges:
-        for circle in visit(start, []):
-            yield edges[circle[0]][circle[1]], circle
+        path = [] if start in done else [start]
+        waiting = [iter(edges[name]) for name in path]
+        while path:
+            following = next(waiting[-1], None)
+            if following is None:
+                done.add(path.pop())
+                waiting.pop()
+            elif following in path:
+                circle = [*path[path.index(following):], following]
+                yield edges[circle[0]][circle[1]], circle
+            elif following not in done and following in edges:
+                path.append(following)
+                waiting.append(iter(edges[following]))

@@ -15,6 +15,7 @@ from pydantic import model_validator
 
 from pbx.expression import Template
 from pbx.expression import Variable
+from pbx.yamlfile import NOWHERE
 from pbx.yamlfile import Mapping
 from pbx.yamlfile import Model
 from pbx.yamlfile import Text
@@ -108,13 +109,21 @@ class Utterance(Model):
         return self
 
 
+def under(key: str, value: object) -> Mapping:
+    """The mapping that a short form stands for: this one key, where the value stands."""
+    full = Mapping(getattr(value, "where", NOWHERE))
+    full[Text(key, full.where)] = value
+    return full
+
+
+def by_language(value: object) -> bool:
+    """Whether something is written {fr: ..., en: ...}."""
+    return isinstance(value, Mapping) and not set(value).isdisjoint(LANGUAGES)
+
+
 def _one_utterance(value: Any) -> Any:
     """A bare text is said, and so are texts by language."""
-    if isinstance(value, str) or isinstance(value, Mapping) and set(value) & set(LANGUAGES):
-        full = Mapping(getattr(value, "where", Text("").where))
-        full[Text("say", full.where)] = value
-        return full
-    return value
+    return under("say", value) if isinstance(value, str) or by_language(value) else value
 
 
 Utterances = Annotated[Utterance, BeforeValidator(_one_utterance, json_schema_input_type=Words | Utterance)]

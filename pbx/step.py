@@ -31,8 +31,10 @@ from pbx.prompt import Language
 from pbx.prompt import Prompt
 from pbx.prompt import Sound
 from pbx.prompt import Utterance
+from pbx.prompt import by_language
 from pbx.prompt import in_language
 from pbx.prompt import spoken
+from pbx.prompt import under
 from pbx.store import AnyStore
 from pbx.store import StoreError
 from pbx.tenant import FlowRef
@@ -74,16 +76,11 @@ class Step(Model):
     @classmethod
     def written_out(cls, body: object) -> object:
         """The full form of what stands behind the word."""
-        by_language = isinstance(body, Mapping) and bool(cls.short) and bool(set(body) & set(LANGUAGES))
-        if isinstance(body, Mapping) and not by_language and not cls.always_short:
-            return body
-        if not cls.model_fields:
+        if cls.short and (cls.always_short or not isinstance(body, Mapping) or by_language(body)):
+            return under(cls.short, body)
+        if not cls.model_fields and body:
             raise ValueError(f'"{cls.word}" stands alone: remove what follows it')
-        if not cls.short:
-            return body
-        full = Mapping(getattr(body, "where", Text("").where))
-        full[Text(cls.short, full.where)] = body
-        return full
+        return body
 
     @property
     def answers(self) -> bool:

@@ -35,7 +35,7 @@ from pbx.hours import holiday_regions
 from pbx.hours import spans
 from pbx.prompt import Language
 from pbx.prompt import Prompt
-from pbx.yamlfile import Mapping
+from pbx.prompt import under
 from pbx.yamlfile import Milliseconds
 from pbx.yamlfile import Model
 from pbx.yamlfile import Problem
@@ -319,11 +319,7 @@ class Answers(Model):
 
 
 def _flow_by_name(value: Any) -> Any:
-    if not isinstance(value, Text):
-        return value
-    full = Mapping(value.where)
-    full[Text("flow", value.where)] = value
-    return full
+    return under("flow", value) if isinstance(value, Text) else value
 
 
 Answerer = Annotated[Answers, BeforeValidator(_flow_by_name, json_schema_input_type=Text | Answers)]

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from office import office
 from plans import calls
@@ -327,8 +329,14 @@ def test_the_texts_of_a_plan_can_be_spoken_in_advance(tmp_path: Path) -> None:
 
 def test_scenarios_beside_the_plans_are_not_read_as_plans(tmp_path: Path) -> None:
     plan(tmp_path, "- answer")
-    (tmp_path / "acme.test.yml").write_text("something: else\n")
+    for name in ("acme.test.yml", ".acme.yml", "notes.txt"):
+        (tmp_path / name).write_text("something: else\n")
     assert len(list(load_plans(tmp_path))) == 1
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Problems, match="nowhere:1:1: cannot be read: No such file"):
+        load_plans(tmp_path / "nowhere")
 
 
 def test_a_plan_that_is_not_there_is_a_problem_like_any_other(tmp_path: Path) -> None:
@@ -338,6 +346,25 @@ def test_a_plan_that_is_not_there_is_a_problem_like_any_other(tmp_path: Path) ->
 
 def test_a_folder_without_plans_is_empty(tmp_path: Path) -> None:
     assert list(load_plans(tmp_path)) == [] and check([tmp_path]) == []
+
+
+PIECES = ["", "1", "no", "{}", "[]", "[[]]", "{a: b}", "welcome", "'101'", '"+331"', "{fr: x}", "- a", "&a x", "*a"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(EXAMPLES.glob("*.yml"))), st.data())
+def test_a_plan_that_was_spoilt_anywhere_is_told_in_words(tmp_path: Path, example: Path, data: st.DataObject) -> None:
+    lines = example.read_text().splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(lines) - 1))
+        key, colon, value = lines[number].partition(": ")
+        piece = data.draw(st.sampled_from(PIECES))
+        spoilt = ["", f"{key}: {piece}", f"{piece}{colon}{value}", f"  {key}{colon}{value}"]
+        lines[number] = data.draw(st.sampled_from(spoilt))
+    path = tmp_path / "spoilt.yml"
+    path.write_text("\n".join(lines))
+    for problem in check([path]):
+        assert problem.message and problem.where.file == str(path)
 
 
 # -- sounds -----------------------------------------------------------------------------------------------
