@@ -61,7 +61,7 @@ def section(instance: Instance, file: str, name: str, kind: str = "") -> dict[st
     raise AssertionError(f"no [{name}] of {kind or 'any kind'} in {file}:\n{text}")
 
 
-def test_every_directory_is_in_the_folder_of_the_instance_or_in_the_installation(tmp_path: Path, prefix: Prefix) -> None:
+def test_every_directory_is_in_the_folder_of_the_instance_or_in_the_prefix(tmp_path: Path, prefix: Prefix) -> None:
     instance = instance_of(config_of(tmp_path), prefix)
     instance.write([ACME])
     for option, values in section(instance, "asterisk.conf", "directories").items():
