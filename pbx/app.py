@@ -135,7 +135,7 @@ async def running(
             stack.push_async_callback(_cancel, task)
             task.add_done_callback(lambda done: _note_failure(done, failures, on_failure))
 
-        store = Store(config.database_url, clock=clock, spool=config.var / "spool")
+        store = Store(config.database_url, clock=clock, spool=config.var / f"spool-{config.node}-{config.worker}")
         stack.push_async_callback(store.close)
         await store.open()
         identity = Identity(config.node, config.worker, await store.next_epoch(config.node, config.worker))
