@@ -40,6 +40,8 @@ class Echo:
 class Switchboard:
     """Over any wire; what a flow does with a call is all it does."""
 
+    last_words_s = 0.2  # for events that come after the end
+
     def __init__(self, wire: Wire, flow: FlowFunction, clock: Clock) -> None:
         self.clock = clock
         self.ari = Ari(wire, APP, clock=clock)
@@ -82,7 +84,7 @@ class Switchboard:
         """Waits until every call was served, then sees that nothing of them is left."""
         while self._served:
             await self._served.pop()
-        await asyncio.sleep(1)
+        await asyncio.sleep(self.last_words_s)
         assert self.ari._listeners == {}
         for call in self.calls:
             unconfirmed = [moment.detail for moment in call.record.timeline if moment.kind == "unconfirmed"]
@@ -90,6 +92,8 @@ class Switchboard:
 
 
 class SimulatedSwitchboard(Switchboard):
+    last_words_s = 60.0
+
     def __init__(self, asterisk: Asterisk, flow: FlowFunction) -> None:
         super().__init__(asterisk, flow, VirtualClock())
         self.asterisk = asterisk

@@ -260,11 +260,18 @@ class Party:
             self.refuse(status)
 
     def _hang_up(self) -> None:
+        # A thread of SIP's own tells of it: perhaps before the channel's thread has told of the answer.
         if self.state == "up":
-            self.channel.hang_up(0, soft=False)
+            self._asterisk.soon(lambda: self.channel.hang_up(0, soft=False))
         elif self.state == "calling":
+            self._asterisk.soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if self.state == "calling":
             self.status = CANCELLED
             self.channel.hang_up(127, CANCELLED, soft=False)
+        elif self.state == "up":
+            self.channel.hang_up(0, soft=False)
 
     def _press(self, digit: str) -> None:
         self.channel.digit(digit, 100)
