@@ -187,7 +187,16 @@ def installation(config: Config) -> Installation:
     trunks = {str(name): trunk for name, trunk in config.trunks.items() if trunk.enabled}
     contracts = [path.stem for path in Path("config/contracts").glob("*.yml")]
     national = {name: country_of(trunk, config) for name, trunk in trunks.items() if trunk.numbers == "national"}
-    return Installation(trunks=list(trunks), contracts=contracts or None, national=national)
+    sounds = sounds_of(prefix_of(config))
+    return Installation(trunks=list(trunks), contracts=contracts or None, sounds=sounds or None, national=national)
+
+
+def sounds_of(prefix: Prefix) -> set[str]:
+    """Asterisk's own sounds, as plans name them ("vm-goodbye", "digits/1"); it falls back to English ones."""
+    folders = [*(prefix.data / "sounds").glob("en*")]
+    return {
+        str(file.relative_to(folder).with_suffix("")) for folder in folders for file in folder.rglob("*.*")
+    }
 
 
 def country_of(trunk: Trunk, config: Config) -> str:

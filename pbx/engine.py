@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 EMERGENCY_RING_MS = 90_000
 EMERGENCY_PAUSE_MS = 2_000
+STOP_S = 5.0  # for the last events of all calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,22 @@ class Engine:
         ari.on_snapshot = self._clear_orphans
 
     async def stop(self) -> None:
-        """Releases all calls (callers hear why: temporary failure) and waits until their records are saved."""
+        """Releases all calls (callers hear why: temporary failure) and waits until their records are saved.
+
+        Each caller is hung up on, and his flow ends as it does when he leaves himself: a message that was being
+        recorded is kept. What has not ended then is cut short.
+        """
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
+        calls = list(self.calls.values())
+        for call in calls:
+            call.note("engine_stopped")
+        await asyncio.gather(*(self._quietly(call.caller.hangup(Cause.TEMPORARY_FAILURE)) for call in calls))
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     # -- arrivals -----------------------------------------------------------------------------
 
@@ -123,7 +134,6 @@ class Engine:
                 call.note("caller_left", cause=hangup.cause)
         except asyncio.CancelledError:
             cause = Cause.TEMPORARY_FAILURE
-            call.note("engine_stopped")
         except Exception as error:
             cause = Cause.TEMPORARY_FAILURE
             call.note("failed", error=f"{type(error).__name__}: {error}")
