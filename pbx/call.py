@@ -321,6 +321,8 @@ class Call:
     async def reject(self, cause: int = Cause.REJECTED) -> None:
         """Refuses a call that was not answered, so that the caller's network says why; always raises Hangup."""
         self.note("rejected", cause=cause)
+        if self.last_dial is None:  # else what became of the dialling says more
+            self.result = self.result or "rejected"
         await self.caller.hangup(cause)
         raise Hangup(cause)
 
