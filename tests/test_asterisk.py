@@ -127,7 +127,8 @@ def test_a_trunk_with_a_fixed_address_is_known_by_that_alone(tmp_path: Path, pre
     assert endpoint["allow"] == ["alaw,ulaw"]
     assert endpoint["outbound_proxy"] == ["sip:proxy.carrier.example\\;lr"]
     assert section(instance, "pjsip_trunks.conf", "trunk-paris", "aor")["contact"] == ["sip:127.0.0.1:5070"]
-    assert section(instance, "pjsip_trunks.conf", "trunk-paris", "identify")["match"] == ["127.0.0.1", "192.0.2.0/28"]
+    assert section(instance, "pjsip_trunks.conf", "trunk-paris", "identify")["match"] == ["127.0.0.1"]
+    assert section(instance, "pjsip_trunks.conf", "trunk-paris.networks", "identify")["match"] == ["192.0.2.0/28"]
     with pytest.raises(AssertionError):
         section(instance, "pjsip_trunks.conf", "trunk-paris", "registration")
 

@@ -37,6 +37,7 @@ module g722.so
 module aubridge.so
 module aufile.so
 module sndfile.so
+module srtp.so
 module_tmp uuid.so
 module_tmp account.so
 module_app ctrl_tcp.so

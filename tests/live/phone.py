@@ -38,6 +38,7 @@ class Call:
     peer: str
     ringing: bool = False
     established: bool = False
+    encrypted: bool = False
     ended: str | None = None  # why, in the words of SIP ("486 Busy Here"), once it has
     heard: Sound = field(default_factory=lambda: sound.silence(0), repr=False)  # all that was heard, once it has ended
     listened: float = 0.0  # seconds of the recording that a test has gone past
@@ -87,9 +88,14 @@ class Phone:
         """Calls from, and is called as, the SIP address `user@host:port` without signing on anywhere."""
         await self._add_account(address, "regint=0")
 
-    async def registers(self, address: str, password: str, *, within: float = PATIENCE) -> None:
-        """Signs on as `user@host:port` and subscribes to its message lamp."""
-        await self._add_account(address, f"auth_pass={password};regint=120;mwi=yes")
+    async def registers(
+        self, address: str, password: str, *, transport: str = "udp", within: float = PATIENCE
+    ) -> None:
+        """Signs on as `user@host:port` and subscribes to its message lamp. Over "tls" its sound is encrypted, too."""
+        encryption = ";mediaenc=srtp" if transport == "tls" else ""
+        await self._add_account(
+            f"{address};transport={transport}", f"auth_pass={password};regint=120;mwi=yes{encryption}"
+        )
         await self._until(lambda: self._registration, "is registered", within)
         if not self._registration.startswith("200"):
             self._fail(f"could not register: {self._registration}")
@@ -259,6 +265,8 @@ class Phone:
             case "CALL_ESTABLISHED":
                 call = self._call(event["id"], event["peeruri"])
                 call.ringing, call.established = False, True
+            case "CALL_MENC":
+                self._call(event["id"], event["peeruri"]).encrypted = True
             case "CALL_CLOSED":
                 self._ended(self._call(event["id"], event["peeruri"]), what)
         self._news.set()
