@@ -7,7 +7,6 @@ import random
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Mapping
-from datetime import UTC
 from pathlib import Path
 from typing import Any
 from typing import cast
@@ -138,7 +137,7 @@ class Asterisk:
         return self._loop.time()
 
     def timestamp(self) -> str:
-        return self._clock.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "+0000")
+        return self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "+0000")
 
     def after(self, seconds: float, act: Callable[..., object], *args: object) -> asyncio.TimerHandle:
         return self._loop.call_at(self._loop.time() + seconds, act, *args)
