@@ -284,12 +284,14 @@ async def _run(prefix: Prefix, program: str, *arguments: str, given: bytes = b""
     except ProgramMissing as problem:
         raise SpeechError(f"texts cannot be spoken: {problem}") from None
     pipe = asyncio.subprocess.PIPE
+    # No pipe for a program that reads nothing: uvloop raises RuntimeError when it ends before the pipe is closed.
+    source = pipe if given else asyncio.subprocess.DEVNULL
     try:
-        process = await asyncio.create_subprocess_exec(*command, *arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+        process = await asyncio.create_subprocess_exec(*command, *arguments, stdin=source, stdout=pipe, stderr=pipe)
     except OSError as problem:
         raise SpeechError(f"{program} cannot be started: {problem.strerror}") from problem
     try:
-        output, complaint = await process.communicate(given)
+        output, complaint = await process.communicate(given or None)
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
