@@ -172,6 +172,15 @@ class Pbx:
 
         return await _until(written, f"a record of a call from {caller}", within)
 
+    async def records(self, count: int, *, within: float = PATIENCE) -> list[CallRecord]:
+        """All records, newest first, once there are at least `count`."""
+
+        async def written() -> list[CallRecord] | None:
+            found = await self.store.calls(since=self._since, limit=count + 100)
+            return found if len(found) >= count else None
+
+        return await _until(written, f"{count} records", within)
+
     async def messages(self, box: str, *, tenant: str = "acme") -> list[Message]:
         messages = await self.store.messages(tenant, box)
         return [message for message in messages if message.recorded_at >= self._since]
