@@ -59,7 +59,7 @@ from pbx.yamltree import short
 
 __all__ = [
     "NOWHERE", "Mapping", "Milliseconds", "Model", "Problem", "Problems", "Sequence", "Text", "Where",
-    "duration", "load", "parse", "suggest",
+    "duration", "load", "parse", "suggest", "understand",
 ]
 
 
@@ -218,13 +218,21 @@ def parse(text: str | bytes, file: str, model: type[M], *, context: Any = None) 
     """`text` as a `model`; `file` is the name that places carry. Raises Problems."""
     tree, problems = read_tree(text, file)
     try:
-        result = model.model_validate(tree, context=context)
-    except ValidationError as error:
+        result = understand(tree, model, context=context)
+    except Problems as error:
         known = {problem.where for problem in problems}
-        problems += [problem for problem in _explain(error, tree) if problem.where not in known]
+        problems += [problem for problem in error.problems if problem.where not in known]
     if problems:
         raise Problems(problems)
     return result
+
+
+def understand(tree: Node, model: type[M], *, context: Any = None) -> M:
+    """A part of a file, kept as it is written until its `model` is known, as that model. Raises Problems."""
+    try:
+        return model.model_validate(tree, context=context)
+    except ValidationError as error:
+        raise Problems(_explain(error, tree)) from error
 
 
 def suggest(word: str, choices: Iterable[str], what: str) -> str:
