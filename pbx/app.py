@@ -32,6 +32,7 @@ from pbx.config import Config
 from pbx.config import Trunk
 from pbx.dialplan import Plans
 from pbx.dialplan import load_plans
+from pbx.emergency import load_tables
 from pbx.engine import Engine
 from pbx.engine import Identity
 from pbx.instance import office
@@ -188,7 +189,10 @@ def installation(config: Config) -> Installation:
     contracts = [path.stem for path in Path("config/contracts").glob("*.yml")]
     national = {name: country_of(trunk, config) for name, trunk in trunks.items() if trunk.numbers == "national"}
     sounds = sounds_of(prefix_of(config))
-    return Installation(trunks=list(trunks), contracts=contracts or None, sounds=sounds or None, national=national)
+    emergency = load_tables(Path(config.where.file).parent / "emergency")
+    return Installation(
+        trunks=list(trunks), contracts=contracts or None, sounds=sounds or None, national=national, emergency=emergency
+    )
 
 
 def sounds_of(prefix: Prefix) -> set[str]:

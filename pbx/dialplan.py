@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 from pbx import numbers
 from pbx.dial import CallerId
 from pbx.dial import Destination
+from pbx.emergency import Emergency
+from pbx.emergency import Tables
 from pbx.hours import Timetable
 from pbx.links import Installation
 from pbx.links import PlanFile
@@ -88,6 +90,7 @@ class Plan:
     answers: Mapping[str, Answers]
     trunk: str | None
     national: Mapping[str, str]
+    emergencies: Tables
     box_lines: Mapping[str, Sequence[Line]]
     line_boxes: Mapping[str, Sequence[str]]
     texts: tuple[tuple[str, Language], ...]
@@ -165,10 +168,13 @@ class Plan:
 
     # -- routes ---------------------------------------------------------------------------------
 
-    def emergency(self, line: Line, dialled: str) -> str | None:
-        """The short emergency number that a line dialled, in whatever form; None for any other number."""
+    def emergency(self, line: Line, dialled: str) -> Emergency | None:
+        """The emergency that a line dialled, in whatever form; None for any other number."""
         site = self.site_of(line)
-        return numbers.emergency(dialled, site.country or self.country, site.outside_prefix)
+        return self.emergencies.classify(dialled, self.country_of(site), site.outside_prefix)
+
+    def country_of(self, site: Site) -> str:
+        return str(site.country or self.country)
 
     def route_from_outside(self, number: str) -> Route | None:
         """Who answers an E.164 number of this tenant; None when nobody does."""
@@ -275,6 +281,7 @@ def compile_plan(path: Path | str, installation: Installation = Installation()) 
         answers=answers,
         trunk=file.trunk or installation.only_trunk,
         national=installation.national,
+        emergencies=installation.emergency,
         box_lines=_turned(line_boxes, lines),
         line_boxes=line_boxes,
         texts=tuple(dict.fromkeys(texts_in(file))),

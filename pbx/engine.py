@@ -173,7 +173,7 @@ class Engine:
         call.record.caller_number, call.record.caller_name = line.id, line.name
         call.note("arrived", line=line.id, dialled=call.dialled, plan=plan.version)
         if emergency:
-            await self._emergency(call, emergency, plan.caller_id(line))
+            await self._emergency(call, emergency.number, plan.caller_id(line))
         else:
             await Run(call, plan, self._services, line=line).flow(route.flow)
             await call.hangup(Cause.NORMAL)

@@ -24,7 +24,6 @@ from jinja2 import FileSystemLoader
 from jinja2 import StrictUndefined
 
 from pbx import __version__
-from pbx import numbers
 from pbx.ports import FIRST_FREE
 from pbx.ports import LAST_FREE
 from pbx.ports import free_port
@@ -94,7 +93,7 @@ def office(plan: Plan) -> Office:
     for site in (*plan.sites.values(), None):
         country = (site.country if site else None) or plan.country
         prefix = (site.outside_prefix if site else None) or ""
-        for number in numbers.emergency_numbers(country):
+        for number in (one.number for one in plan.emergencies.numbers(country)):
             emergency |= {number: number, prefix + number: number}
     rings: dict[str, Sequence[str]] = {}
     for number, answers in plan.answers.items():

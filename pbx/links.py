@@ -16,6 +16,8 @@ from typing import cast
 from pydantic import Field
 
 from pbx import numbers
+from pbx.emergency import Tables
+from pbx.emergency import packaged_tables
 from pbx.expression import GIVEN
 from pbx.expression import Condition
 from pbx.expression import Template
@@ -56,6 +58,7 @@ class Installation:
     sounds: Collection[str] | None = None  # Asterisk's own
     # The trunks that take national numbers, with their country; all others take E.164.
     national: Mapping[str, str] = field(default_factory=dict)
+    emergency: Tables = field(default_factory=packaged_tables)
 
     @property
     def only_trunk(self) -> str | None:
@@ -265,8 +268,9 @@ class _Check:
         short = [*file.lines, *(number for number in file.numbers if not number.startswith("+"))]
         for number in short:
             for country, prefix in sorted(places, key=str):
-                hidden = numbers.emergency(number, country, prefix)
-                if hidden:
+                found = self._installation.emergency.classify(number, country, prefix)
+                if found:
+                    hidden = found.number
                     what = "is an emergency number" if hidden == number else f"reaches the emergency number {hidden}"
                     yield Problem(number.where, f'"{number}" {what} in {country}: choose another')
                     break

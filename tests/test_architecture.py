@@ -13,7 +13,7 @@ ROOT = Path(pbx.__file__).parent
 # From the bottom to the top: a module imports what stands before it, and of its own row what stands left of it.
 ROWS = (
     "clock numbers ports yamltree yamlfile metrics prefix ari_api",
-    "config expression hours prompt tenant",
+    "config expression hours prompt tenant emergency",
     "spool database outbox store ari ari_http ami speech",
     "leg dial call",
     "step steps links dialplan manual",

@@ -23,6 +23,7 @@ from pbx.dialplan import Plans
 from pbx.dialplan import check
 from pbx.dialplan import compile_plan
 from pbx.dialplan import load_plans
+from pbx.emergency import Emergency
 from pbx.leg import Cause
 from pbx.links import Installation
 from pbx.simulator import Behaviour
@@ -133,7 +134,8 @@ def test_each_site_dials_with_its_own_prefix_and_shows_its_own_number(duo: Plan)
     ("15", "15"), ("112", "112"), ("0112", "112"), ("18#", "18"), ("+33112", "112"), ("102", None), ("1512", None),
 ])
 def test_emergency_numbers_are_known_from_every_line(duo: Plan, dialled: str, number: str | None) -> None:
-    assert duo.emergency(duo.lines["301"], dialled) == number
+    found = duo.emergency(duo.lines["301"], dialled)
+    assert (found.number if found else None) == number
 
 
 def test_the_country_of_the_site_decides_what_an_emergency_is(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_the_country_of_the_site_decides_what_an_emergency_is(tmp_path: Path) ->
     path.write_text(path.read_text().replace("sites:\n", "sites:\n  geneva: {country: CH}\n").replace(
         'for: 10s}', 'for: 10s, site: geneva}').replace("for: 10s, voicemail", "for: 10s, site: paris, voicemail"))
     plan_ = compile_plan(path)
-    assert plan_.emergency(plan_.lines["102"], "144") == "144"
+    assert plan_.emergency(plan_.lines["102"], "144") == Emergency("144", "vital", "ambulance")
     assert plan_.emergency(plan_.lines["101"], "144") is None
 
 

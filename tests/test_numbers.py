@@ -4,10 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbx import numbers
 from pbx.numbers import e164
-from pbx.numbers import emergency
-from pbx.numbers import emergency_numbers
 from pbx.numbers import national
 
 FICTION_FR = st.sampled_from(["19900", "26191", "35301", "46571", "53649", "63998"])
@@ -106,89 +103,3 @@ def test_a_national_number_is_what_is_dialled_at_home() -> None:
 def test_only_a_number_in_full_has_a_national_form(text: str) -> None:
     with pytest.raises(ValueError, match="is no E.164 number"):
         national(text, "FR")
-
-
-# Emergency numbers
-
-
-@pytest.mark.parametrize(
-    "country, listed",
-    [
-        ("FR", "15 17 18 112 114 115 116000 116111 116117 119 191 196 197 3114"),
-        ("CA", "911 112 988"),
-        ("US", "911 112 988"),
-        ("GB", "112 999 18000"),
-        ("BE", "100 101 112 103 104 105 106 107 110 116000"),
-        ("CH", "112 117 118 144 1414 1415 143 145 147"),
-        ("DE", "110 112 116117"),
-        ("GP", "15 17 18 112"),
-        ("ES", "112"),
-    ],
-)
-def test_each_emergency_number_of_a_country_is_known(country: str, listed: str) -> None:
-    assert [emergency(number, country) for number in listed.split()] == listed.split()
-    assert set(listed.split()) <= set(emergency_numbers(country))
-
-
-WRITTEN = st.sampled_from(["{}", "{}#", "{}##", " {} ", "{},1", "{};phone-context=x", "{}p2", "{}W"])
-
-
-EMERGENCY = COUNTRY.flatmap(lambda country: st.tuples(st.just(country), st.sampled_from(emergency_numbers(country))))
-
-
-@given(EMERGENCY, WRITTEN, st.sampled_from(["", "+{}", "00{}", "011{}"]), PREFIX, st.booleans())
-def test_an_emergency_number_is_heard_however_it_is_dialled(
-    number_of: tuple[str, str], written: str, abroad: str, prefix: str | None, with_prefix: bool
-) -> None:
-    country, number = number_of
-    code = {"FR": 33, "CA": 1, "US": 1, "GB": 44, "BE": 32, "CH": 41, "DE": 49}[country]
-    dialled = (prefix or "" if with_prefix and abroad[:1] != "+" else "") + abroad.format(code) + number
-    assert emergency(written.format(dialled), country, prefix) == number
-
-
-@pytest.mark.parametrize(
-    "dialled, country, prefix, meant",
-    [
-        ("1 1 2", "FR", None, "112"),
-        ("１１２", "FR", None, "112"),
-        ("1-1-2", "FR", None, "112"),
-        ("+3315", "FR", None, "15"),
-        ("9911", "US", "9", "911"),
-        ("9999", "GB", "9", "999"),
-        ("911", "US", "9", "911"),
-        ("0 15", "FR", "0", "15"),
-    ],
-)
-def test_spaces_other_digits_and_the_outside_prefix_hide_no_emergency(
-    dialled: str, country: str, prefix: str | None, meant: str
-) -> None:
-    assert emergency(dialled, country, prefix) == meant
-
-
-@pytest.mark.parametrize(
-    "dialled, country, prefix",
-    [
-        ("0112", "FR", None), ("9911", "US", None), ("9112", "US", None), ("9999", "GB", None), ("1125", "FR", None),
-        ("150", "FR", None), ("112555", "FR", None), ("+44112", "FR", None), ("+1112", "FR", None), ("15", "CA", None),
-        ("911", "FR", None), ("", "FR", "0"), ("0", "FR", "0"), ("anonymous", "FR", None), ("*112", "FR", None),
-        ("1112", "FR", "0"), ("0199000112", "FR", "0"),
-    ],
-)
-def test_a_number_that_only_looks_like_an_emergency_is_an_ordinary_one(
-    dialled: str, country: str, prefix: str | None
-) -> None:
-    assert emergency(dialled, country, prefix) is None
-
-
-@given(st.integers(0, 999_999).map(str), COUNTRY)
-def test_nothing_but_the_listed_numbers_is_an_emergency(dialled: str, country: str) -> None:
-    """A match by the beginning of the number would be a way around every limit."""
-    known = emergency_numbers(country)
-    code = {"FR": "33", "CA": "1", "US": "1", "GB": "44", "BE": "32", "CH": "41", "DE": "49"}[country]
-    abroad = {access + code + number for access in ("00", "011") for number in known}
-    assert (emergency(dialled, country) is not None) == (dialled in known or dialled in abroad)
-
-
-@given(st.text(max_size=30), st.text(max_size=3), PREFIX)
-def test_no_text_is_too_odd_to_be_asked_about(dialled: str, country: str, prefix: str | None) -> None:
-    assert emergency(dialled, country, prefix) in (None, *numbers.emergency_numbers(country))
