@@ -27,9 +27,13 @@ from pbx.ari_http import HttpWire
 from pbx.asterisk import Asterisk
 from pbx.asterisk import PrivateAsterisk
 from pbx.asterisk import asterisk_of
+from pbx.clock import Clock
 from pbx.clock import SystemClock
 from pbx.config import Config
 from pbx.config import Trunk
+from pbx.contract import Contracts
+from pbx.contract import NoContract
+from pbx.contract import load_contracts
 from pbx.dialplan import Plans
 from pbx.dialplan import load_plans
 from pbx.emergency import load_tables
@@ -37,6 +41,9 @@ from pbx.engine import Engine
 from pbx.engine import Identity
 from pbx.instance import office
 from pbx.links import Installation
+from pbx.policy import Gate
+from pbx.policy import Tenant
+from pbx.policy import build_policies
 from pbx.ports import PortTaken
 from pbx.ports import free_port
 from pbx.prefix import Prefix
@@ -44,10 +51,14 @@ from pbx.speech import EspeakVoice
 from pbx.speech import Speech
 from pbx.speech import SpeechError
 from pbx.step import Services
+from pbx.store import AnyStore
 from pbx.store import Store
+from pbx.yamlfile import Problem
+from pbx.yamlfile import Problems
 
 log = logging.getLogger(__name__)
 
+CONTRACTS = Path("config/contracts")
 CONNECT_S = 10.0  # Asterisk answers already; the event stream opens at once or something is wrong
 
 
@@ -137,8 +148,11 @@ async def running(
             task.add_done_callback(lambda done: _note_failure(done, failures, on_failure))
 
         store = Store(config.database_url, clock=clock, spool=config.var / f"spool-{config.node}-{config.worker}")
+        gate = gate_of(plans, load_contracts(CONTRACTS), store, clock)
         stack.push_async_callback(store.close)
         await store.open()
+        stack.push_async_callback(gate.close)
+        await gate.open()
         identity = Identity(config.node, config.worker, await store.next_epoch(config.node, config.worker))
 
         asterisk = asterisk_of(config, app=app)
@@ -148,7 +162,7 @@ async def running(
 
         speech = _speech(config)
         stack.push_async_callback(speech.close)
-        await background(_warm(speech, plans), "speech")
+        await background(_warm(speech, plans, gate), "speech")
 
         access = asterisk.access
         ami = Ami(access.ami_host, access.ami_port, access.ami_user, access.ami_password)
@@ -157,7 +171,9 @@ async def running(
 
         ari = Ari(HttpWire(access.url, access.user, access.password), app, clock=clock)
         services = Services(store, ami.lamp)
-        engine = Engine(ari, plans, services, app=app, identity=identity, clock=clock, speaker=speech, trunks=trunks)
+        engine = Engine(
+            ari, plans, services, app=app, identity=identity, clock=clock, speaker=speech, trunks=trunks, gate=gate
+        )
         await background(ari.run(), "ari")
         stack.push_async_callback(engine.stop)
         await _connected(ari)
@@ -184,9 +200,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def installation(config: Config) -> Installation:
-    """What the plans of this PBX may refer to."""
+    """What the plans of this PBX may refer to. Raises Problems when a contract profile is wrong."""
     trunks = {str(name): trunk for name, trunk in config.trunks.items() if trunk.enabled}
-    contracts = [path.stem for path in Path("config/contracts").glob("*.yml")]
+    contracts = list(load_contracts(CONTRACTS).versions)
     national = {name: country_of(trunk, config) for name, trunk in trunks.items() if trunk.numbers == "national"}
     sounds = sounds_of(prefix_of(config))
     emergency = load_tables(Path(config.where.file).parent / "emergency")
@@ -201,6 +217,27 @@ def sounds_of(prefix: Prefix) -> set[str]:
     return {
         str(file.relative_to(folder).with_suffix("")) for folder in folders for file in folder.rglob("*.*")
     }
+
+
+def gate_of(plans: Plans, contracts: Contracts, store: AnyStore, clock: Clock) -> Gate:
+    """The gate with the policies of every tenant's contract. Raises Problems: all that is wrong with any of them."""
+    policies = {}
+    problems: list[Problem] = []
+    for plan in plans:
+        if plan.contract is None or not contracts.versions:
+            log.warning("tenant %s is held to no contract", plan.tenant)
+            continue
+        try:
+            profile = contracts.valid(plan.contract, clock.now().astimezone(plan.zone).date())
+            tenant = Tenant(plan.tenant, plan.zone, list(plan.lines))
+            policies[plan.tenant] = build_policies(tenant, profile, store=store, clock=clock)
+        except NoContract as error:
+            problems.append(Problem(plan.where, str(error)))
+        except Problems as error:
+            problems += error.problems
+    if problems:
+        raise Problems(problems)
+    return Gate(policies)
 
 
 def country_of(trunk: Trunk, config: Config) -> str:
@@ -222,10 +259,11 @@ def prefix_of(config: Config) -> Prefix:
     return Prefix(folder if folder.is_dir() else None)
 
 
-async def _warm(speech: Speech, plans: Plans) -> None:
-    """Speaks all texts of the plans before a caller needs them; then there is nothing left to do."""
+async def _warm(speech: Speech, plans: Plans, gate: Gate) -> None:
+    """Speaks all texts of plans and contracts before a caller needs them; then there is nothing left to do."""
     try:
-        await speech.warm(text for plan in plans for text in plan.texts)
+        announced = [words for one in gate.announcements for words in ((one.fr, "fr"), (one.en, "en"))]
+        await speech.warm([*(text for plan in plans for text in plan.texts), *announced])
     except SpeechError as error:
         log.error("texts cannot be spoken, callers will not hear them: %s", error)
     await asyncio.Event().wait()

@@ -1,7 +1,8 @@
 """A call and its legs: everything a flow can do with a caller, and all of its waiting.
 
 One task drives a call. Whatever it waits for goes through `Call.until`, which ends with `Hangup` as soon as the
-caller is gone, so no step has to think of it. Every outbound leg is made by `Call.place`, and by nothing else.
+caller is gone, so no step has to think of it. Every outbound leg is made by `Call.place`, and by nothing else: it asks
+the tenant's policies first, except in an emergency.
 """
 
 from __future__ import annotations
@@ -31,9 +32,13 @@ from pbx.leg import Leg
 from pbx.leg import Outcome
 from pbx.leg import Playback
 from pbx.leg import Terminator
+from pbx.policy import Gate
+from pbx.policy import LegRequest
+from pbx.policy import Refused
 from pbx.store import CallRecord
 from pbx.store import LegRecord
 from pbx.store import Moment
+from pbx.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +84,13 @@ class Call:
     """A caller's channel, the legs made for it, and the record of it all.
 
     `record` is filled as the call goes on; `release()` completes it. Times in parameters are milliseconds.
+    `line` is the number of the line that calls, "" for a call from outside: its legs go out on behalf of that line.
+    `emergency` lets every leg pass without asking a policy.
     """
 
     def __init__(
-        self, ari: Ari, channel_id: str, record: CallRecord, *, app: str, clock: Clock, speaker: Speaker, language: str
+        self, ari: Ari, channel_id: str, record: CallRecord, *, app: str, clock: Clock, speaker: Speaker, language: str,
+        gate: Gate = Gate(),
     ) -> None:
         self.id = record.id
         self.record = record
@@ -90,11 +98,14 @@ class Call:
         self.clock = clock
         self.caller = Leg(ari, channel_id, now=clock.now, changed=self._wake)
         self.last_dial: Dialled | None = None
+        self.line, self.emergency = "", False
         self._ari = ari
         self._app = app
         self._speaker = speaker
+        self._gate = gate
         self.result = ""  # set by a step that served the caller otherwise: "voicemail"
         self._legs: list[Leg] = []
+        self._watches: list[Watch] = []
         self._bridges: list[str] = []
         self._bridges_made = 0
         self._waiters: set[asyncio.Future[None]] = set()
@@ -166,6 +177,8 @@ class Call:
                 timer.cancel()
 
     def _wake(self) -> None:
+        for watch in self._watches:
+            watch.look()
         for waiter in self._waiters:
             _resolve(waiter)
 
@@ -326,16 +339,29 @@ class Call:
         await self.caller.hangup(cause)
         raise Hangup(cause)
 
+    async def send_on(self, context: str, extension: str) -> None:
+        """Gives the caller back to Asterisk's dialplan, which serves him there without us; always raises Hangup."""
+        self.note("sent_on", context=context, extension=extension)
+        self.result = "sent_on"
+        command = self._ari.channels.continue_in_dialplan(
+            self.caller.id, context=context, extension=extension, priority=1
+        )
+        await self.tell_caller(command)
+        raise await self._gone()
+
     # -- other legs ---------------------------------------------------------------------------
 
-    async def dial(self, to: Sequence[Destination], *, ring_ms: int, caller: CallerId) -> Dialled:
+    async def dial(
+        self, to: Sequence[Destination], *, ring_ms: int, caller: CallerId, sign_ms: int | None = None
+    ) -> Dialled:
         """Rings destinations at once; the first to answer is joined with the caller, the others are let go.
 
         With ANSWERED the two are in one bridge: `talk` waits for the end of their conversation. Any other outcome is
-        the most telling of all legs: somebody busy says more than a handset that is not there.
+        the most telling of all legs: somebody busy says more than a handset that is not there. `sign_ms` is how long
+        nothing at all may come back before it is given up; the caller then hears ringing from the start.
         """
         self.note("dial", to=[destination.target for destination in to], ring_ms=ring_ms)
-        self.last_dial = await Attempt(self, to, caller, ring_ms).run()
+        self.last_dial = await Attempt(self, to, caller, ring_ms, sign_ms).run()
         outcome, leg, cause = self.last_dial.outcome, self.last_dial.leg, self.last_dial.cause
         self.note("dialled", outcome=outcome, target=leg.target if leg else "", cause=cause)
         return self.last_dial
@@ -344,27 +370,53 @@ class Call:
         """Waits while caller and callee talk. Returns when the callee is gone; the caller then hears nothing."""
         self.note("talking", target=leg.target)
         await self.until(lambda: leg.over)
-        self.record.ended_by = "callee"
+        self.record.ended_by = leg.ended_by
         self.note("callee_left", target=leg.target, cause=leg.cause)
         await self.part([leg])
 
     async def place(self, to: Destination, caller: CallerId) -> Leg:
-        """Creates one outbound channel: the one door through which every leg goes out."""
+        """Creates one outbound channel: the one door through which every leg goes out, if the policies allow it.
+
+        One that they forbid, or that cannot be made, is over at once.
+        """
+        leg = self._new_leg(to)
+        try:
+            shown = await self._admit(leg, to, to.caller or caller)
+            await self._ari.channels.create(
+                endpoint=to.endpoint, app=self._app, channel_id=leg.id, originator=self.caller.id,
+                variables={**presented(shown), **to.variables},
+            )
+        except Refused as refused:
+            leg.refuse(refused)
+        except AriError as error:
+            # Asterisk answers so for a handset that is not registered, too.
+            self.leg_failed(leg, error)
+        return leg
+
+    def _new_leg(self, to: Destination) -> Leg:
         number = len(self.record.legs) + 1
         leg = Leg(self._ari, f"{self.id}.l{number}", now=self.clock.now, changed=self._wake, target=to.target)
         self._legs.append(leg)
         self.record.legs.append(LegRecord(
             id=leg.id, number=number, target=to.target, endpoint=to.endpoint, name=to.name, created_at=self.clock.now(),
         ))
-        try:
-            await self._ari.channels.create(
-                endpoint=to.endpoint, app=self._app, channel_id=leg.id, originator=self.caller.id,
-                variables=presented(to.caller or caller),
-            )
-        except AriError as error:
-            # Asterisk answers so for a handset that is not registered, too.
-            self.leg_failed(leg, error)
         return leg
+
+    async def _admit(self, leg: Leg, to: Destination, caller: CallerId) -> CallerId:
+        """Asks the policies; gives the caller that the leg is to present. Raises Refused."""
+        if self.emergency:
+            return caller
+        request = LegRequest(
+            leg.id, self.id, self.tenant, self.line, self.direction, to.target, to.outside, caller, self.clock.now()
+        )
+        try:
+            admitted = await self._gate.admit(request, self.note)
+        except asyncio.CancelledError:
+            leg.never_was(Cause.UNKNOWN)  # nobody must wait for the end of a channel that was never asked for
+            raise
+        if admitted:
+            self._watches.append(Watch(self, leg, admitted))
+        return admitted.request.caller
 
     def leg_failed(self, leg: Leg, error: AriError) -> None:
         self.note("leg_failed", target=leg.target, status=error.status, message=error.message)
@@ -432,6 +484,8 @@ class Call:
             log.warning("call %s: Asterisk did not confirm the end of %s", self.id, ", ".join(left))
             self.note("unconfirmed", channels=left)
         await self._destroy_bridges()
+        for watch in self._watches:
+            await watch.close()
         for leg in legs:
             leg.forget()
         self._complete_record()

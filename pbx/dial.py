@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from enum import IntEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from pbx.leg import Outcome
 
 if TYPE_CHECKING:
     from pbx.call import Call
+    from pbx.policy import Refused
 
 ENTER_MS = 3_000  # a created channel enters the application at once, or something is wrong
 BACKSTOP_MS = 5_000  # by how much Asterisk's own ring timer outlasts ours
@@ -35,22 +38,29 @@ class Destination:
     """One leg that may be made.
 
     `endpoint` is Asterisk's ("PJSIP/acme-101", "PJSIP/+33199000199@trunk-x"); `target` says whom for the record.
-    `caller` is presented to this one alone, instead of the caller of the whole attempt.
+    `caller` is presented to this one alone, instead of the caller of the whole attempt. `outside` says that it leaves
+    the tenant. `variables` are set on its channel before it is dialled.
     """
 
     endpoint: str
     target: str
     name: str = ""
     caller: CallerId | None = None
+    outside: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """How an attempt ended; `leg` is the one that answered, `cause` the Q.850 cause when none did."""
+    """How an attempt ended; `leg` is the one that answered, `cause` the Q.850 cause when none did.
+
+    `refusal` is there when policies forbade every leg, so that nobody could be rung.
+    """
 
     outcome: Outcome
     leg: Leg | None
     cause: int
+    refusal: Refused | None = None
 
 
 class _Heard(IntEnum):
@@ -62,13 +72,19 @@ class _Heard(IntEnum):
 
 
 class Attempt:
-    """Rings `to` all at once for a call, for at most `ring_ms`. Raises Hangup when the caller gives up."""
+    """Rings `to` all at once for a call, for at most `ring_ms`. Raises Hangup when the caller gives up.
 
-    def __init__(self, call: Call, to: Sequence[Destination], caller: CallerId, ring_ms: int) -> None:
+    With `sign_ms` the caller hears ringing from the start, and all is given up when no leg gives a sign within it.
+    """
+
+    def __init__(
+        self, call: Call, to: Sequence[Destination], caller: CallerId, ring_ms: int, sign_ms: int | None = None
+    ) -> None:
         self._call = call
         self._to = to
         self._caller = caller
         self._ring_ms = ring_ms
+        self._sign_ms = sign_ms
         self._legs: list[Leg] = []
         self._heard = _Heard.NOTHING
 
@@ -114,11 +130,21 @@ class Attempt:
         def decided() -> bool:
             return any(leg.up for leg in legs) or all(leg.over for leg in legs)
 
+        if self._sign_ms is not None and not await self._any_sign(self._sign_ms):
+            return None
         while await call.until(lambda: decided() or self._audible > self._heard, ms_until(end)) and not decided():
             await self._let_caller_hear()
         if self._heard is _Heard.RINGING and call.caller.up:
             await call.tell_caller(call.caller.ring_stop())
         return min((leg for leg in legs if leg.up), key=attrgetter("answered_at"), default=None)
+
+    async def _any_sign(self, ms: int) -> bool:
+        """Whether the far end of any leg lives: it rings, sends sound, answers or refuses."""
+        self._heard = _Heard.RINGING
+        await self._call.ring()
+        return await self._call.until(
+            lambda: any(leg.ringing or leg.early_media or leg.up or leg.over for leg in self._legs), ms
+        )
 
     async def _let_caller_hear(self) -> None:
         self._heard = self._audible
@@ -137,9 +163,12 @@ class Attempt:
         return _Heard.RINGING if any(leg.ringing for leg in self._legs) else _Heard.NOTHING
 
     def _most_telling(self) -> Dialled:
+        refusal = next((leg.refusal for leg in self._legs), None)
+        if refusal and all(leg.refusal for leg in self._legs):
+            return Dialled(Outcome.REFUSED, None, refusal.cause, refusal)
         for outcome in (Outcome.BUSY, Outcome.REFUSED, Outcome.NO_ANSWER):
             for leg in self._legs:
-                if leg.outcome is outcome:
+                if leg.outcome is outcome and not leg.refusal:
                     return Dialled(outcome, None, leg.cause)
         return Dialled(Outcome.UNREACHABLE, None, self._legs[0].cause if self._legs else Cause.SUBSCRIBER_ABSENT)
 

@@ -157,11 +157,22 @@ class Plan:
         caller = self.caller_id(line) if line else CallerId(dialled if dialled in self.answers else self._main_number())
         country = self.national.get(trunk)
         written = numbers.national(number, country) if country else number
-        return Destination(f"PJSIP/{written}@trunk-{trunk}", number, caller=caller)
+        return Destination(f"PJSIP/{written}@trunk-{trunk}", number, caller=caller, outside=True)
 
     def caller_id(self, line: Line) -> CallerId:
         """What a line shows to the outside: its own number, or its site's; an empty number is withheld."""
         return CallerId(line.number or self.site_of(line).number or self._main_number(), line.name)
+
+    def shown_in_emergency(self, line: Line | None) -> CallerId:
+        """The number at which an emergency service can call back: a caller's own, his site's or the tenant's.
+
+        One that somebody answers, if there is any. `line` is None for a handset that the plan does not know.
+        """
+        own = (line.number, self.site_of(line).number) if line else ()
+        numbers_ = [str(number) for number in (*own, self._main_number(), *self.answers) if number]
+        outside = [number for number in numbers_ if number.startswith("+")]
+        answered = [number for number in outside if number in self.answers]
+        return CallerId(next(iter(answered or outside), ""), line.name if line else "")
 
     def _main_number(self) -> str:
         return next((str(site.number) for site in self.sites.values() if site.number), "")

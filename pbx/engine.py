@@ -29,6 +29,7 @@ from pbx.dialplan import Plans
 from pbx.dialplan import Route
 from pbx.leg import Cause
 from pbx.leg import Outcome
+from pbx.policy import Gate
 from pbx.step import Run
 from pbx.step import Services
 from pbx.store import CallRecord
@@ -61,7 +62,7 @@ class Engine:
 
     def __init__(
         self, ari: Ari, plans: Plans, services: Services, *, app: str, identity: Identity, clock: Clock,
-        speaker: Speaker, trunks: Mapping[str, str],
+        speaker: Speaker, trunks: Mapping[str, str], gate: Gate = Gate(),
     ) -> None:
         self.plans = plans
         self.calls: dict[str, Call] = {}
@@ -72,6 +73,7 @@ class Engine:
         self._clock = clock
         self._speaker = speaker
         self._trunks = trunks
+        self._gate = gate
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequence = 0
         self._stopping = False
@@ -111,7 +113,8 @@ class Engine:
             caller_name=caller["name"], dialled=dialled, plan_version="", started_at=self._clock.now(),
         )
         call = Call(
-            self._ari, channel["id"], record, app=self._app, clock=self._clock, speaker=self._speaker, language="en"
+            self._ari, channel["id"], record, app=self._app, clock=self._clock, speaker=self._speaker, language="en",
+            gate=self._gate,
         )
         call.caller.on_event(event)
         self.calls[call.id] = call
@@ -169,7 +172,7 @@ class Engine:
         emergency = plan.emergency(line, call.dialled)
         route = plan.route_from_line(line, call.dialled)
         self._enter_plan(call, plan, "outbound" if emergency or route.outbound else "internal")
-        call.language = line.language or plan.language
+        call.line, call.language = line.id, line.language or plan.language
         call.record.caller_number, call.record.caller_name = line.id, line.name
         call.note("arrived", line=line.id, dialled=call.dialled, plan=plan.version)
         if emergency:
@@ -204,6 +207,7 @@ class Engine:
 
         Nothing of the plan, and no policy, is asked.
         """
+        call.emergency = True
         call.note("emergency", number=number)
         while True:
             for trunk in self._trunks:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pbx.ari import Ari
     from pbx.ari import Event
     from pbx.ari_api import Channel
+    from pbx.policy import Refused
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ class Leg:
         self.ringing_at: datetime | None = None
         self.answered_at: datetime | None = None
         self.ended_at: datetime | None = None
+        self.refusal: Refused | None = None  # the word of the policy that forbade it
         self.released_with: int | None = None  # the cause with which the engine hung up, if it did
         self._ari = ari
         self._now = now
@@ -151,6 +153,8 @@ class Leg:
     @property
     def outcome(self) -> Outcome:
         """How the attempt ended, from the cause and Asterisk's dial status (a cause can be missing or 0)."""
+        if self.refusal is not None:
+            return Outcome.REFUSED
         if self.answered_at is not None and self.released_with != Cause.ANSWERED_ELSEWHERE:
             return Outcome.ANSWERED
         if self.released_with == Cause.ANSWERED_ELSEWHERE:
@@ -217,7 +221,7 @@ class Leg:
             self._state("Up")
 
     def _left(self) -> None:
-        # Nobody but the engine sends a channel on, and it does not: it left because it ended.
+        # It left because it ended; or we sent the caller on, who is no concern of ours from then on.
         self.hanging_up = True
         if not self.target:
             # Of a channel that we did not make, this is the last we hear.
@@ -314,6 +318,15 @@ class Leg:
         """Ends a leg whose channel could not be made, so that nobody waits for its events."""
         self._destroyed(cause)
         self._changed()
+
+    def refuse(self, refusal: Refused) -> None:
+        """Ends a leg that no channel was made for, because a policy forbade it."""
+        self.refusal = refusal
+        self.never_was(refusal.cause)
+
+    async def end_within(self, ms: int) -> None:
+        """Lets Asterisk itself end the channel when this time has passed, even without us; 0 takes that back."""
+        await self._ari.channels.set_channel_var(self.id, variable="TIMEOUT(absolute)", value=f"{ms / 1000:.3f}")
 
     async def hangup(self, cause: int) -> None:
         """Asks Asterisk to hang up with this cause; does nothing if it is already gone, or was asked before."""

@@ -35,6 +35,11 @@ ari_event_lag_seconds = Histogram(
 )
 ari_connections = Counter("pbx_ari_connections", "Event streams opened; the first is 1, each more is a reconnect")
 
+policy_decisions = Counter(
+    "pbx_policy_decisions", "Answers of policies: admitted, narrowed, refused, failed or late", ["policy", "verdict"]
+)
+policy_seconds = Histogram("pbx_policy_seconds", "Time that a policy took to decide", ["policy"], buckets=_LATENCY)
+
 asterisk_up = Gauge("pbx_asterisk_up", "1 while Asterisk answers, 0 while it does not")
 asterisk_starts = Counter("pbx_asterisk_starts", "Starts of the private Asterisk; more than one means that it died")
 

@@ -26,6 +26,7 @@ from pbx import metrics
 from pbx import speech
 from pbx.call import Call
 from pbx.leg import Cause
+from pbx.policy import Refused
 from pbx.prompt import LANGUAGES
 from pbx.prompt import Language
 from pbx.prompt import Prompt
@@ -281,6 +282,12 @@ class Run:
             log.error("call %s: %d steps without any wait, up to %s", self.call.id, MOST_STEPS_AT_ONCE, step.where)
             self.call.note("runaway", where=str(step.where), steps=MOST_STEPS_AT_ONCE)
             await self.call.hangup(Cause.TEMPORARY_FAILURE)
+
+    async def refuse(self, refusal: Refused) -> None:
+        """Tells the caller why a policy forbids what he wants, and ends the call; always raises Hangup."""
+        words = refusal.announcement
+        await self.play(spoken(words.fr, words.en))
+        await self.call.reject(refusal.cause)
 
     # -- recordings and messages --------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from switchboard import APP
 from switchboard import Echo
 
 from pbx.ari import Ari
+from pbx.contract import Profile
 from pbx.dialplan import Plans
 from pbx.dialplan import compile_plan
 from pbx.engine import Engine
 from pbx.engine import Identity
 from pbx.links import Installation
+from pbx.policy import Gate
+from pbx.policy import Kind
+from pbx.policy import Tenant
+from pbx.policy import build_policies
 from pbx.simulator import Asterisk
 from pbx.simulator import VirtualClock
 from pbx.step import Services
@@ -27,15 +33,24 @@ TRUNKS = {"x": "FR"}
 
 
 class Office:
-    def __init__(self, plan: Path, asterisk: Asterisk) -> None:
+    def __init__(
+        self, plan: Path, asterisk: Asterisk, contract: Profile | None, kinds: Mapping[str, Kind] | None
+    ) -> None:
         clock = VirtualClock()
+        plans = Plans([compile_plan(plan, Installation(trunks=tuple(TRUNKS)))])
         self.asterisk = asterisk
         self.store = MemoryStore(clock=clock)
         self.lamps: dict[str, tuple[int, int]] = {}
+        self.gate = Gate({
+            one.tenant: build_policies(
+                Tenant(one.tenant, one.zone, list(one.lines)), contract, store=self.store, clock=clock, kinds=kinds,
+            )
+            for one in plans if contract
+        })
         self.ari = Ari(asterisk, APP, clock=clock, random=asterisk.random.random)
         self.engine = Engine(
-            self.ari, Plans([compile_plan(plan, Installation(trunks=tuple(TRUNKS)))]), Services(self.store, self._lamp),
-            app=APP, identity=Identity("a1", "w1", 1), clock=clock, speaker=Echo(), trunks=TRUNKS,
+            self.ari, plans, Services(self.store, self._lamp), app=APP, identity=Identity("a1", "w1", 1), clock=clock,
+            speaker=Echo(), trunks=TRUNKS, gate=self.gate,
         )
 
     async def _lamp(self, line: str, unheard: int, heard: int) -> None:
@@ -54,12 +69,20 @@ class Office:
 
 
 @asynccontextmanager
-async def office(plan: Path, seed: int = 0, **settings: Any) -> AsyncIterator[Office]:
-    """A company at work; at the end all its calls must have ended and left nothing but their records."""
-    company = Office(plan, Asterisk(seed, **settings))
+async def office(
+    plan: Path, seed: int = 0, *, contract: Profile | None = None, kinds: Mapping[str, Kind] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Office]:
+    """A company at work; at the end all its calls must have ended and left nothing but their records.
+
+    Its tenants are held to a contract by policies of these kinds.
+    """
+    company = Office(plan, Asterisk(seed, **settings), contract, kinds)
+    await company.gate.open()
     serving = asyncio.create_task(company.ari.run(), name="ari")
     await company.ari.connected.wait()
     yield company
     await company.quiet()
     serving.cancel()
     await asyncio.wait([serving])
+    await company.gate.close()

@@ -12,10 +12,10 @@ ROOT = Path(pbx.__file__).parent
 
 # From the bottom to the top: a module imports what stands before it, and of its own row what stands left of it.
 ROWS = (
-    "clock numbers ports yamltree yamlfile metrics prefix ari_api",
-    "config expression hours prompt tenant emergency",
+    "access clock numbers ports process yamltree yamlfile metrics prefix ari_api",
+    "config contract expression hours prompt tenant emergency",
     "spool database outbox store ari ari_http ami speech",
-    "leg dial call",
+    "leg dial policy watch call",
     "step steps links dialplan manual",
     "engine",
     "instance asterisk api simulator",
@@ -75,6 +75,25 @@ def test_one_function_makes_channels() -> None:
                 if ast.unparse(node.value).endswith("channels"):
                     doors.append(f"{path.name}:{function.name}")
     assert doors == ["call.py:place"]
+
+
+def test_only_the_emergency_path_passes_the_gate_unasked() -> None:
+    """What marks a call as an emergency is set in one place, which nothing of a plan reaches."""
+    marking = [
+        f"{path.name}:{function.name}"
+        for _, path in modules()
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.AsyncFunctionDef | ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr == "emergency" and isinstance(node.ctx, ast.Store)
+    ]
+    assert marking == ["call.py:__init__", "engine.py:_emergency"]
+
+
+def test_a_policy_imports_the_gate_alone() -> None:
+    """What a policy needs of the engine is in one module, so that outside packages can bring policies as well."""
+    for path in (ROOT.parent / "plugins").glob("*.py"):
+        assert set(imported_at_run_time(path)) <= {"policy"}, path.name
 
 
 def test_a_step_knows_no_other_step() -> None:

@@ -37,7 +37,8 @@ class Dial(Step):
     `to` is a line, a group, an outside number in full, or several of them, which ring at once; also a text with a
     variable, such as `"{digits}"`, for a line or a group that the caller chose himself (never for an outside number).
     The caller hears ringing. Once somebody answers they talk, and the call ends with their conversation. Nobody
-    answers: what `busy`, `no_answer` or `unreachable` say is done, then the next step follows.
+    answers: what `busy`, `no_answer` or `unreachable` say is done, then the next step follows. When the contract
+    forbids the call, and nobody else could be rung, the caller hears why, and the call ends.
     """
 
     word = "dial"
@@ -60,14 +61,17 @@ class Dial(Step):
 
     async def run(self, run: Run) -> None:
         caller = CallerId(run.variables["caller"], run.variables["caller_name"])
-        outcomes = []
+        tried = []
         for destinations, ring_ms in self._rings(run):
             dialled = await run.call.dial(destinations, ring_ms=ring_ms, caller=caller)
             if dialled.leg is not None:
                 await run.call.talk(dialled.leg)
                 await run.call.hangup()
-            outcomes.append(dialled.outcome)
-        branch = self._branch(outcomes)
+            tried.append(dialled)
+        refusal = next((dialled.refusal for dialled in tried), None)
+        if refusal and all(dialled.refusal for dialled in tried):
+            await run.refuse(refusal)
+        branch = self._branch([dialled.outcome for dialled in tried])
         if branch:
             await run.steps(branch)
 
