@@ -24,9 +24,8 @@ async def office(tmp_path_factory: pytest.TempPathFactory, prefix: Prefix) -> As
 @pytest_asyncio.fixture(loop_scope="session")
 async def acme(office: Pbx) -> AsyncIterator[Pbx]:
     """The same for one test: afterwards no call, no bridge and no complaint in a log may be left of it."""
-    complaints = len(office.problems())
+    office.forget_the_past()
     yield office
     await office.everybody_leaves()
     await office.is_idle()
-    new = office.problems()[complaints:]
-    assert not new, "\n".join(new)
+    assert not office.problems(), "\n".join(office.problems())

@@ -97,7 +97,7 @@ class Pbx:
         self.carrier = Carrier(
             self.folder / "carrier", self._prefix, self._people, server=self.server, port=trunk_port
         )
-        self._since = datetime.now(UTC)
+        self.forget_the_past()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ends all telephones, then the PBX. Gives its exit status; -9 when it had to be killed."""
@@ -109,9 +109,13 @@ class Pbx:
         return status
 
     async def everybody_leaves(self) -> None:
-        """Ends all telephones. From now on nothing is said of the calls and messages so far."""
+        """Ends all telephones."""
         await self._people.aclose()
+
+    def forget_the_past(self) -> None:
+        """From now on says nothing of the records, messages and problems there have been so far."""
         self._since = datetime.now(UTC)
+        self._read_from = {log: log.stat().st_size if log.exists() else 0 for log in self._logs()}
 
     async def ended(self) -> int:
         """Waits for the end of the PBX alone."""
@@ -228,10 +232,8 @@ class Pbx:
 
     def problems(self) -> list[str]:
         """Lines of the engine's and of Asterisk's log that tell of something that should not be."""
-        logs = [self.log_file]
-        if self.asterisk.log_file.exists():
-            logs.append(self.asterisk.log_file)
-        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        new = [log.read_bytes()[begin:] for log, begin in self._read_from.items() if log.exists()]
+        lines = [line for text in new for line in text.decode(errors="replace").splitlines()]
         return [line for line in lines if _COMPLAINT.search(line) and not _ORDINARY.search(line)]
 
     def remains(self) -> list[str]:
@@ -252,6 +254,9 @@ class Pbx:
     @property
     def log_file(self) -> Path:
         return self.folder / "log"
+
+    def _logs(self) -> tuple[Path, Path]:
+        return self.log_file, self.asterisk.log_file
 
     async def asterisk_cli(self, command: str) -> str:
         config = self.var / f"asterisk-{self.config.node}" / "etc" / "asterisk.conf"

@@ -34,7 +34,7 @@ flows:
 """
 
 # Half of the callers leave while the prompt is spoken, press a key that makes the PBX hang up, or do so themselves.
-SCENARIO = """\
+SCENARIO = f"""\
 <?xml version="1.0" encoding="UTF-8"?>
 <scenario name="a menu, a key, and an end">
   <send retrans="500"><![CDATA[
@@ -49,15 +49,7 @@ Max-Forwards: 70
 Content-Type: application/sdp
 Content-Length: [len]
 
-v=0
-o=- 1 1 IN IP4 [local_ip]
-s=-
-c=IN IP4 [media_ip]
-t=0 0
-m=audio [auto_media_port] RTP/AVP 8 101
-a=rtpmap:8 PCMA/8000
-a=rtpmap:101 telephone-event/8000
-a=fmtp:101 0-15
+{sipp.SDP}
 ]]></send>
   <recv response="100" optional="true"/>
   <recv response="180" optional="true"/>
@@ -78,18 +70,18 @@ Content-Length: 0
   <nop next="key-2" chance="0.33"/>
   <nop next="key-3" chance="0.5"/>
 
-  <nop><action><exec play_dtmf="1,100,101"/></action></nop>
+  <nop><action>{sipp.press("1")}</action></nop>
   <nop next="they"/>
 
   <label id="key-2"/>
   <nop><action>
-    <exec play_dtmf="2,100,101"/>
-    <sample assign_to="patience" distribution="uniform" min="500" max="1500"/>
+    {sipp.press("2")}
+    <sample assign_to="patience" distribution="uniform" min="100" max="700"/>
   </action></nop>
   <recv request="BYE" timeout="[$patience]" ontimeout="we" next="their-bye"/>
 
   <label id="key-3"/>
-  <nop><action><exec play_dtmf="3,100,101"/></action></nop>
+  <nop><action>{sipp.press("3")}</action></nop>
   <label id="impatient"/>
   <pause distribution="uniform" min="0" max="1500"/>
 
@@ -106,7 +98,7 @@ Content-Length: 0
 
 ]]></send>
   <recv request="BYE" optional="true" next="both"/>
-  <recv response="200" next="end"/>
+  <recv response="200" timeout="2000" ontimeout="end" next="end"/>
 
   <label id="both"/>
   <send><![CDATA[
@@ -119,7 +111,7 @@ SIP/2.0 200 OK
 Content-Length: 0
 
 ]]></send>
-  <recv response="200" next="end"/>
+  <recv response="200" timeout="2000" ontimeout="end" next="end"/>
 
   <label id="they"/>
   <recv request="BYE"/>
@@ -152,6 +144,8 @@ async def test_500_calls_leave_a_record_each_and_nothing_else(tmp_path: Path, pr
         await pbx.is_idle()
         records = await pbx.records(CALLS)
         assert Counter(record.caller_number for record in records) == Counter(callers)
+        typed = {moment.detail["digits"] for record in records for moment in record.timeline if moment.kind == "typed"}
+        assert typed == {"1", "2", "3"}
         assert {record.ended_by for record in records} == {"caller", "engine"}
         assert pbx.problems() == []
         assert list(pbx.asterisk.recordings.iterdir()) == []
