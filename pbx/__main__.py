@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Coroutine
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 from typing import Any
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pbx import __version__
+from pbx.app import CONTRACTS
 from pbx.app import AppError
 from pbx.app import installation
 from pbx.app import serve
@@ -30,6 +32,10 @@ from pbx.asterisk import AsteriskError
 from pbx.clock import SystemClock
 from pbx.config import Config
 from pbx.config import load_config
+from pbx.contract import NoContract
+from pbx.contract import Profile
+from pbx.contract import installed
+from pbx.contract import load_contracts
 from pbx.database import StoreError
 from pbx.dialplan import check as check_plans
 from pbx.manual import manual
@@ -44,9 +50,11 @@ PROBLEMS = 1
 CANNOT_RUN = 2
 INTERRUPTED = 130
 
-EXPECTED = (AppError, AsteriskError, StoreError, ProgramMissing, SpeechError, AriError, AmiError)
+EXPECTED = (AppError, AsteriskError, StoreError, ProgramMissing, SpeechError, AriError, AmiError, NoContract)
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
+contract_commands = typer.Typer(help="Contract profiles: what each clause asks, and what holds calls to it.")
+app.add_typer(contract_commands, name="contract")
 # A table that goes into a file or another program is not squeezed into a terminal.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
@@ -157,6 +165,44 @@ def story(record: CallRecord) -> str:
         f"  {record.outcome}, cause {record.cause}, ended by {record.ended_by}, {record.duration_ms / 1000:.1f} s"
     )
     return "\n".join(lines)
+
+
+@contract_commands.command("list")
+def list_contracts() -> None:
+    """Lists the profiles of config/contracts, with every version of each."""
+    table = Table("contract", "version", "valid from", "country", "rules", "whose", box=None)
+    for name, versions in load_contracts(CONTRACTS).versions.items():
+        for profile in versions:
+            whose = dict.fromkeys(document.whose for document in profile.documents.values())
+            first = str(profile.valid_from)
+            table.add_row(name, profile.version, first, profile.country, str(len(profile.rules)), ", ".join(whose))
+    out.print(table)
+
+
+@contract_commands.command("show")
+def show_contract(
+    name: Annotated[str, typer.Argument(help="A profile, as `contract list` prints it.")],
+    on: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The version of this day; else of today.")
+    ] = None,
+    french: Annotated[bool, typer.Option("--fr", help="What the clauses say in French.")] = False,
+) -> None:
+    """Prints a contract clause by clause: what it asks, and what holds calls to it or is still lacking."""
+    day = (on or SystemClock().now()).date()
+    profile = load_contracts(CONTRACTS).valid(name, day)
+    print(f"{profile.name}, version {profile.version}, valid from {profile.valid_from}, {profile.country}")
+    out.print(_clauses(profile, french))
+
+
+def _clauses(profile: Profile, french: bool) -> Table:
+    policies = installed()
+    table = Table("rule", "clause", "it says", "values", "held by", box=None, padding=(0, 2, 1, 0))
+    for rule in profile.rules:
+        lacking = rule.lacks(policies)
+        values = "\n".join(f"{key}: {setting}" for key, setting in rule.values.items())
+        held = f"waits for {lacking}" if lacking else f"policy {rule.policy}"
+        table.add_row(rule.rule, str(rule.clause), rule.says.fr if french else rule.says.en, values, held)
+    return table
 
 
 async def _from_store(config: Config, query: Any) -> Any:

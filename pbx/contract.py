@@ -51,7 +51,7 @@ POLICIES = ("abuse", "emergency", "fair-use", "lists", "standing")  # those that
 
 UNITS = (
     "business_days", "working_hours", "basis_points", "percent_points",
-    "minutes", "hours", "days", "months", "years", "cents", "percent", "people", "chargebacks",
+    "seconds", "minutes", "hours", "days", "months", "years", "cents", "percent", "people", "chargebacks",
 )
 
 Value = Text | tuple[Text, ...]
@@ -114,8 +114,8 @@ def unit(key: str) -> str:
 class Words(Model):
     """A text in both languages."""
 
-    fr: Text
-    en: Text
+    fr: Text = Field(description="The text in French")
+    en: Text = Field(description="The text in English")
 
 
 class Document(Model):

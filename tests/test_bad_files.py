@@ -2,7 +2,7 @@
 
     # expect: 3:5: unknown key "pley" (did you mean "play"?)
 
-The beginning of the name says what the file is read as: yaml- (the model below), config- or plan-.
+The beginning of the name says what the file is read as: yaml- (the model below), config-, contract- or plan-.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 import pytest
 
 from pbx.config import load_config
+from pbx.contract import Profile
 from pbx.dialplan import check
 from pbx.links import Installation
 from pbx.yamlfile import Milliseconds
@@ -46,11 +47,13 @@ def read(path: Path) -> None:
         load(path, Tiny)
     elif kind == "config":
         load_config(path, {"EMPTY": "", "SECRET": "s3cret"})
+    elif kind == "contract":
+        load(path, Profile)
     elif kind == "plan":
         if problems := check([path], INSTALLATION):
             raise Problems(problems)
     else:
-        raise AssertionError(f"{path.name}: the name must begin with yaml-, config- or plan-")
+        raise AssertionError(f"{path.name}: the name must begin with yaml-, config-, contract- or plan-")
 
 
 def expected(path: Path) -> list[str]:
