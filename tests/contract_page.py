@@ -23,13 +23,42 @@ ROOT = Path(__file__).parent.parent
 INTRODUCTION = """# Contracts
 
 A tenant's plan names the contract that his calls are held to (`contract: ooma-wework`). The profiles are files of
-`config/contracts/`; each line of one says what a clause asks, in words of this project: the contract itself decides.
+`config/contracts/`. Each line below says what a clause asks, in words of this project: the contract itself decides.
 
-A rule is *held by* a policy when that policy is installed; else the line says what is lacking. Rules of several
+A rule is *held by* a policy when that policy is installed; else the line says what it waits for. Rules of several
 contracts that have one number are of one kind. `at most`, `at least` and `among` show on which side a tenant may be
-stricter; other values are fixed. A call in an emergency is never asked for any of this.
+stricter; other values are fixed. No rule can hold back an emergency call.
 
-This page is made of the profiles and the tests, by tests/contract_page.py. `./run contract show NAME` prints one.
+`./run contract list` lists the profiles, `./run contract show NAME` prints one, and `./run check` finds what is wrong.
+
+## A profile of your own
+
+```yaml
+name: acme-house
+version: "1"
+valid_from: "2027-01-01"            # in the tenant's time zone
+country: FR
+documents:
+  terms: {title: "Conditions générales", whose: "ACME Télécom", language: fr}
+rules:
+  - rule: R20
+    clause: {document: terms, section: "7.2"}
+    says:
+      fr: "Une facture impayée suspend le service."
+      en: "An unpaid bill suspends the service."
+    policy: standing                # or waits_for: what is lacking to hold calls to it
+    figures:                        # numbers that stand in the clause; the last word of a key is the unit
+      overdue_after_days: {at_most: 30}
+    settings:                       # what the policy needs besides, where the contract is silent
+      restored_by: full-payment
+    announcement:                   # what a caller hears whose call is refused or ended by it
+      fr: "Le service de ce compte est suspendu."
+      en: "The service of this account is suspended."
+```
+
+The file is `acme-house.yml`. A later version is another file, `acme-house.2028-01-01.yml`, and takes over on its day.
+Money is in cents. Days, months and years are the calendar's; hours, minutes and seconds are spans of time. A document
+that `translates` another one is for reading only: clauses and figures are taken from the one that prevails.
 """
 
 

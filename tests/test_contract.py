@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from contract_page import INTRODUCTION
 from contract_page import page
 from contract_page import proofs
 from hypothesis import given
@@ -315,6 +316,11 @@ def test_the_contract_itself_stays_as_it_is() -> None:
 def test_the_page_of_the_contracts_is_that_of_profiles_and_tests() -> None:
     """When this fails: var/venv/bin/python tests/contract_page.py > docs/contracts.md"""
     assert (ROOT / "docs" / "contracts.md").read_text("utf-8") == page(proofs(ROOT / "tests"), installed()) + "\n"
+
+
+def test_the_profile_that_the_page_shows_can_be_used() -> None:
+    example = INTRODUCTION.split("```yaml\n")[1].split("```")[0]
+    assert parse(example, "acme-house.yml", Profile).policies == ("standing",)
 
 
 def test_a_test_says_which_rule_it_proves(tmp_path: Path) -> None:
