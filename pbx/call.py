@@ -226,7 +226,10 @@ class Call:
         return await self._speaker.sound(text, language or self.language)
 
     async def _start(self, sounds: Sequence[str]) -> Playback:
+        # A caller who is known to be leaving is not played to, though Asterisk may still accept it.
+        await self.until(lambda: True)
         try:
+
             return await self.caller.play(sounds, self.language)
         except Gone:
             raise await self._gone() from None
