@@ -24,6 +24,7 @@ from collections.abc import Mapping as Named
 from collections.abc import Set
 from dataclasses import dataclass
 from datetime import date
+from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -81,16 +82,12 @@ def _figure_key(text: Text) -> Text:
 
 
 def _day(value: object) -> object:
-    if isinstance(value, Text) and not value.blank:
-        try:
-            return date.fromisoformat(value) if re.fullmatch(r"\d{4}-\d\d-\d\d", value) else _no_day(value)
-        except ValueError:
-            return _no_day(value)
-    return value
-
-
-def _no_day(text: Text) -> object:
-    raise ValueError(f'"{text}" is no date: write it as in "2027-01-31"')
+    if not isinstance(value, Text) or value.blank:
+        return value
+    try:
+        return datetime.strptime(value, "%Y-%m-%d").date()
+    except ValueError:
+        raise ValueError(f'"{value}" is no date: write it as in "2027-01-31"') from None
 
 
 def _whole(text: Text) -> Text:
@@ -174,25 +171,29 @@ class Setting(Model):
 
     def tightened(self, value: Value) -> Self:
         """The setting with a tenant's own value. Raises ValueError, with the remedy, if that is looser."""
-        limit, wanted = self.value, _several(value)
-        if isinstance(limit, Text) and self.side in ("at_most", "at_least"):
-            if not isinstance(value, Text):
-                raise ValueError("one whole number is expected here, not a list")
-            stricter = int(_whole(value)) <= int(limit) if self.side == "at_most" else int(_whole(value)) >= int(limit)
-            if not stricter:
-                raise ValueError(f"write {limit} or {'less' if self.side == 'at_most' else 'more'}, not {value}")
-            return self._with(value)
-        if self.side == "among":
-            strange = [text for text in wanted if text not in _several(limit)]
-            if strange or not wanted:
-                raise ValueError(f"remove {', '.join(strange)}" if strange else "leave at least one of them")
-            return self._with(wanted)
-        if wanted != _several(limit):
+        if self.side in ("at_most", "at_least"):
+            self._check_number(value)
+        elif self.side == "among":
+            self._check_choice(_several(value))
+            value = _several(value)
+        elif _several(value) != _several(self.value):
             raise ValueError(f"this is not for a tenant to change: remove it, or write {self}")
-        return self
-
-    def _with(self, value: Value) -> Self:
         return self.model_copy(update={self.side: value})
+
+    def _check_number(self, value: Value) -> None:
+        limit = str(self.value)
+        if not isinstance(value, Text):
+            raise ValueError("one whole number is expected here, not a list")
+        over = int(_whole(value)) - int(limit)
+        if over > 0 and self.side == "at_most" or over < 0 and self.side == "at_least":
+            raise ValueError(f"write {limit} or {'less' if over > 0 else 'more'}, not {value}")
+
+    def _check_choice(self, wanted: tuple[Text, ...]) -> None:
+        strange = [text for text in wanted if text not in _several(self.value)]
+        if strange:
+            raise ValueError(f"remove {', '.join(strange)}")
+        if not wanted:
+            raise ValueError("leave at least one of them")
 
 
 class Figure(Setting):
