@@ -512,9 +512,10 @@ class Call:
             return Outcome.ANSWERED
         if self.result:
             return self.result
-        if self.record.ended_by == "caller":
-            return "abandoned"
-        return self.last_dial.outcome if self.last_dial else "completed"
+        if self.last_dial:
+            return self.last_dial.outcome
+        return "abandoned" if self.record.ended_by == "caller" else "completed"
+
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
