@@ -363,7 +363,9 @@ class Call:
         the most telling of all legs: somebody busy says more than a handset that is not there. `sign_ms` is how long
         nothing at all may come back before it is given up; the caller then hears ringing from the start.
         """
-        self.note("dial", to=[destination.target for destination in to], ring_ms=ring_ms)
+        self.last_dial = None
+        self.note("dial", to=[
+destination.target for destination in to], ring_ms=ring_ms)
         self.last_dial = await Attempt(self, to, caller, ring_ms, sign_ms).run()
         outcome, leg, cause = self.last_dial.outcome, self.last_dial.leg, self.last_dial.cause
         self.note("dialled", outcome=outcome, target=leg.target if leg else "", cause=cause)
