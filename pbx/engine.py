@@ -132,9 +132,10 @@ class Engine:
                 await self._from_line(call, endpoint)
             else:
                 await self._from_trunk(call, endpoint)
-        except Hangup as hangup:
+        except Hangup:
             if call.caller.released_with is None:
-                call.note("caller_left", cause=hangup.cause)
+                call.note("caller_left")
+
         except asyncio.CancelledError:
             cause = Cause.TEMPORARY_FAILURE
         except Exception as error:
