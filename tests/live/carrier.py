@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Awaitable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,12 +18,17 @@ from pbx.prefix import Prefix
 class Carrier:
     """The other end of a trunk of fixed address: it expects the PBX's calls at `port`, and sends its own to `server`.
 
-    Everybody out there has a telephone of his own, which is stopped when `people` is left.
+    Everybody out there has a telephone of his own, which is stopped when `people` is left. `noticed` waits
+    until the PBX knows that somebody is at `port`.
     """
 
-    def __init__(self, folder: Path, prefix: Prefix, people: AsyncExitStack, *, server: str, port: int) -> None:
+    def __init__(
+        self, folder: Path, prefix: Prefix, people: AsyncExitStack, *, server: str, port: int,
+        noticed: Callable[[], Awaitable[None]],
+    ) -> None:
         self.server = server
         self.port = port
+        self._noticed = noticed
         self._folder = folder
         self._prefix = prefix
         self._exit = people
@@ -39,7 +46,9 @@ class Carrier:
 
     async def subscriber(self, number: str, *, playing: Sound | None = None) -> Phone:
         """The one telephone out there that the PBX can call for the time being, at `number`."""
-        return await self._person(number, playing, sip_port=self.port)
+        phone = await self._person(number, playing, sip_port=self.port)
+        await self._noticed()
+        return phone
 
     async def _person(self, number: str, playing: Sound | None, sip_port: int | None = None) -> Phone:
         phone = Phone(number, self._folder / str(next(self._people)), self._prefix)

@@ -95,7 +95,8 @@ class Pbx:
         await self.store.open()
         self.server = f"127.0.0.1:{self.asterisk.sip_port}"
         self.carrier = Carrier(
-            self.folder / "carrier", self._prefix, self._people, server=self.server, port=trunk_port
+            self.folder / "carrier", self._prefix, self._people, server=self.server, port=trunk_port,
+            noticed=self._trunk_is_up,
         )
         self.forget_the_past()
 
@@ -221,13 +222,9 @@ class Pbx:
         await _until(nothing, "the PBX is idle", within, lambda: f"left over: {', '.join(left)}")
 
     async def leftovers(self) -> list[str]:
-        access = self.asterisk.access
-        header = {"Authorization": aiohttp.encode_basic_auth(access.user, access.password)}
         found = [f"call {call['id']}" for call in (await self.api("/calls"))["calls"]]
-        async with aiohttp.ClientSession(headers=header) as session:
-            for kind in ("channels", "bridges"):
-                async with session.get(f"{access.url}/ari/{kind}") as response:
-                    found += [f"{kind[:-1]} {item['id']}" for item in await response.json()]
+        for kind in ("channels", "bridges"):
+            found += [f"{kind[:-1]} {item['id']}" for item in await self._ari(kind)]
         return found
 
     def problems(self) -> list[str]:
@@ -254,6 +251,22 @@ class Pbx:
     @property
     def log_file(self) -> Path:
         return self.folder / "log"
+
+    async def _ari(self, path: str) -> Any:
+        access = self.asterisk.access
+        header = {"Authorization": aiohttp.encode_basic_auth(access.user, access.password)}
+        async with aiohttp.ClientSession(headers=header) as session:
+            async with session.get(f"{access.url}/ari/{path}") as response:
+                return await response.json()
+
+    async def _trunk_is_up(self) -> None:
+        # Asterisk looks for its trunks once a minute, and has looked in vain so far.
+        await self.asterisk_cli("pjsip qualify trunk-carrier")
+
+        async def online() -> bool:
+            return bool((await self._ari("endpoints/PJSIP/trunk-carrier"))["state"] == "online")
+
+        await _until(online, "the trunk is up", PATIENCE)
 
     def _logs(self) -> tuple[Path, Path]:
         return self.log_file, self.asterisk.log_file

@@ -36,7 +36,8 @@ class Call:
 
     id: str
     peer: str
-    ringing: bool = False
+    ringing: bool = False  # here
+    remote_rings: bool = False
     established: bool = False
     encrypted: bool = False
     ended: str | None = None  # why, in the words of SIP ("486 Busy Here"), once it has
@@ -115,6 +116,10 @@ class Phone:
         """Waits for a call from outside that nobody has answered."""
         await self._until(lambda: bool(self.calls) and self.call.ringing, "rings", within)
         return self.call
+
+    async def is_ringing(self, *, within: float = PATIENCE) -> None:
+        """Waits until the other side rings."""
+        await self._until(lambda: self.call.remote_rings, "is told that the other side rings", within)
 
     async def answers(self, *, within: float = PATIENCE) -> None:
         await self._baresip.command("accept")
@@ -217,6 +222,18 @@ class Phone:
             lambda: f"heard {sound.describe(self.heard().after(since))}",
         )
 
+    async def hears_other_than(self, hz: float, *, seconds: float = 0.5, within: float = PATIENCE) -> None:
+        """Waits until sound has been heard for `seconds`, from now on, that is not a tone of `hz`."""
+        since = self.heard().seconds
+
+        def found() -> bool:
+            new = self.heard().after(since)
+            return sound.sounding_seconds(new) - sound.tone_seconds(hz, new) >= seconds
+
+        await self._until(
+            found, f"hears other than {hz:.0f} Hz", within, lambda: f"heard {sound.describe(self.heard().after(since))}"
+        )
+
     async def hears_nothing(self, *, seconds: float = 1.0) -> None:
         """Listens for `seconds` and fails when there is sound."""
         since = self.heard().seconds
@@ -262,6 +279,8 @@ class Phone:
                 self._lamp = counts[1] if counts else self._lamp
             case "CALL_INCOMING":
                 self._call(event["id"], event["peeruri"]).ringing = True
+            case "CALL_RINGING":
+                self._call(event["id"], event["peeruri"]).remote_rings = True
             case "CALL_ESTABLISHED":
                 call = self._call(event["id"], event["peeruri"])
                 call.ringing, call.established = False, True

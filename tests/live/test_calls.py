@@ -80,3 +80,107 @@ async def test_nobody_answers_and_the_message_lights_the_lamp(acme: Pbx) -> None
     assert search(speech.first(3.0), acme.recording(message)).found
     record = await acme.record(call.name)
     assert (record.outcome, record.ended_by) == ("voicemail", "caller")
+
+
+async def test_the_owner_of_a_box_listens_and_deletes_and_the_lamp_goes_out(acme: Pbx) -> None:
+    alice = await acme.handset("101")
+    speech = (await acme.prompt("vm-review")).first(3.0)
+    call = await acme.carrier.calls(COMPANY, playing=silence(1))
+    await call.is_connected()
+    await call.presses("1")
+    await call.hears(await acme.spoken(ALICE_IS_OUT), within=15)
+    await call.hears(await acme.prompt("beep"))
+    await call.says(speech)
+    await call.hangs_up()
+    await alice.lamp_shows(new=1)
+
+    await alice.dials("*98")
+    await alice.is_connected()
+    await alice.presses("4711#")
+    await alice.hears(await acme.spoken("Nouveau message, reçu le"))
+    await alice.hears(speech, within=20)
+    await alice.hears((await acme.spoken("Pour réécouter, tapez 1. Pour conserver, tapez 2. Pour effacer, tapez 3.")))
+    await alice.presses("3")
+    await alice.hears(await acme.spoken("Message effacé."))
+    await alice.lamp_shows(new=0)
+    assert await acme.messages("101") == []
+
+
+async def test_a_busy_line_is_told_to_the_caller(acme: Pbx) -> None:
+    bob = await acme.handset("102")
+    call = await acme.carrier.calls(COMPANY)
+    await call.is_connected()
+    await call.presses("2")
+    await bob.rings()
+    await bob.rejects()
+    await call.hears(await acme.spoken(BUSY))
+    await call.hangs_up()
+    record = await acme.record(call.name)
+    assert [(leg.target, leg.outcome) for leg in record.legs] == [("102", "busy")]
+
+
+async def test_a_colleague_is_reached_by_his_short_number(acme: Pbx) -> None:
+    alice, bob = await acme.handset("101", playing=tone(440, 60)), await acme.handset("102", playing=tone(520, 60))
+    await alice.dials("102")
+    ringing = await bob.rings()
+    assert ringing.peer.startswith("sip:101@")
+    await bob.answers()
+    await alice.hears_tone(520)
+    await bob.hears_tone(440)
+    await bob.hangs_up()
+    await alice.is_released()
+    record = await acme.record("101")
+    assert (record.direction, record.outcome, record.ended_by) == ("internal", "answered", "callee")
+
+
+async def test_a_caller_who_gives_up_stops_the_ringing(acme: Pbx) -> None:
+    alice = await acme.handset("101")
+    call = await acme.carrier.calls(ALICE)
+    await alice.rings()
+    await call.hangs_up()
+    await alice.is_released()
+    record = await acme.record(call.name)
+    assert (record.ended_by, [leg.outcome for leg in record.legs]) == ("caller", ["cancelled"])
+
+
+async def test_a_number_that_nobody_has_is_refused(acme: Pbx) -> None:
+    call = await acme.carrier.calls("+33199000999")
+    await call.is_released("404")
+
+
+async def test_a_handset_calls_out_and_shows_its_own_number(acme: Pbx) -> None:
+    alice = await acme.handset("101")
+    mobile = await acme.carrier.subscriber("+33639989000")
+    await alice.dials("00639989000")
+    ringing = await mobile.rings()
+    assert ringing.peer.startswith("sip:+33199000101@")
+    await mobile.answers()
+    await alice.hears_tone(620)
+    await mobile.hears_tone(440)
+    await alice.hangs_up()
+    await mobile.is_released()
+    record = await acme.record("101")
+    assert (record.direction, record.outcome, record.legs[0].target) == ("outbound", "answered", "+33639989000")
+
+
+async def test_two_wideband_handsets_hear_what_no_narrowband_call_carries(acme: Pbx) -> None:
+    high = tone(6000, 60, rate=16000)
+    alice = await acme.handset("101", playing=high, wideband=True)
+    bob = await acme.handset("102", playing=high, wideband=True)
+    await alice.dials("102")
+    await bob.rings()
+    await bob.answers()
+    await alice.hears_tone(6000)
+    await bob.hears_tone(6000)
+
+
+async def test_whoever_is_put_on_hold_hears_music_until_he_is_taken_back(acme: Pbx) -> None:
+    alice, bob = await acme.handset("101", playing=tone(440, 60)), await acme.handset("102")
+    await alice.dials("102")
+    await bob.rings()
+    await bob.answers()
+    await bob.hears_tone(440)
+    await alice.holds()
+    await bob.hears_other_than(440)
+    await alice.resumes()
+    await bob.hears_tone(440)
