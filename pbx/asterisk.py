@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import fcntl
 import logging
 import os
 import re
-import secrets
-import signal
 import subprocess
 from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 
 from pbx import metrics
+from pbx.access import Access
+from pbx.access import listens
+from pbx.access import sip_answers
 from pbx.config import Config
 from pbx.instance import RELOADABLE
 from pbx.instance import Instance
@@ -31,21 +30,24 @@ from pbx.ports import PortTaken
 from pbx.ports import check as check_port
 from pbx.prefix import Prefix
 from pbx.prefix import ProgramMissing
+from pbx.process import Process
 
 log = logging.getLogger(__name__)
 
 MINIMUM_VERSION = 22
 
-_START_S = 30.0  # it takes half a second; a busy machine may need more
+_START_S = 60.0  # half a second for a few lines, ten for ten thousand
+_RELOAD_S = 60.0
+_VERSION_S = 10.0
 _ANSWER_S = 3.0
-_SIP_ANSWER_S = 0.5
 _LOOK_AGAIN_S = 0.02
 _STOP_S = 5.0  # then it is killed
 _FIRST_PAUSE_S = 0.5
 _LAST_PAUSE_S = 30.0
 _HEALTHY_S = 60.0  # one that ran for so long is started again without a pause when it dies
 _PROBE_S = 5.0
-_LAST_WORDS = 8
+_LAST_WORDS = 8  # lines
+_LOG_TAIL = 65_536  # bytes
 # Reloaded in this order: a trunk's registration refers to its endpoint.
 _RELOADED_MODULES = ("res_pjsip.so", "res_pjsip_outbound_registration.so", "pbx_config.so")
 
@@ -56,22 +58,6 @@ class AsteriskError(Exception):
 
 class _ChosenPortTaken(AsteriskError):
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How the engine reaches an Asterisk. `url` is the root of its HTTP server, without /ari."""
-
-    url: str
-    user: str
-    password: str
-    ami_host: str
-    ami_port: int
-    ami_user: str
-    ami_password: str
-
-    def __repr__(self) -> str:
-        return f"Access({self.url})"
 
 
 class Asterisk(Protocol):
@@ -115,8 +101,9 @@ class PrivateAsterisk:
         prefix = private.prefix if private else Path("var/asterisk")
         self._prefix = Prefix(prefix if prefix.is_dir() else None)
         self._offices: Sequence[Office] = ()
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._lock = -1
+        self._log_read = 0  # bytes of the log that are of former starts
         folder = config.var / f"asterisk-{config.node}"
         trunks = {str(name): trunk for name, trunk in config.trunks.items() if trunk.enabled}
         try:
@@ -173,26 +160,21 @@ class PrivateAsterisk:
         changed = await asyncio.to_thread(self._write)
         self._check_modules()
         running = self._still_running()
-        if running and not changed <= RELOADABLE:
-            log.warning("stopping the Asterisk of a former engine (process %d): its settings have changed", running.pid)
-            await running.end()
-            running = None
-        if running is None:
-            self._settle_ports()
-            await self._launch()
+        if running and await self._taken_over(running, changed):
             return
-        log.warning("taking over the Asterisk of a former engine (process %d)", running.pid)
-        self._process = running
-        await self._ready()
-        await self._reload_modules()
+        self._settle_ports()
+        await self._launch()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE_S
         while True:
-            if self._process:
+            process = self._process
+            if process:
                 began = loop.time()
-                how = await self._process.ended()
+                how = await process.ended()
+                if self._process is not process:  # it was stopped
+                    return
                 log.error("Asterisk died (%s)%s", how, self._last_words())
                 self._process = None
                 metrics.asterisk_up.set(0)
@@ -211,9 +193,9 @@ class PrivateAsterisk:
             await self._reload_modules()
 
     async def stop(self) -> None:
-        if self._process:
-            await self._process.end()
-            self._process = None
+        process, self._process = self._process, None
+        if process:
+            await process.end(_STOP_S)
         metrics.asterisk_up.set(0)
         if self._lock >= 0:
             os.close(self._lock)
@@ -246,9 +228,14 @@ class PrivateAsterisk:
             process = await asyncio.create_subprocess_exec(
                 *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
             )
-            answer, _ = await process.communicate()
+            async with asyncio.timeout(_VERSION_S):
+                answer, _ = await process.communicate()
         except OSError as error:
             raise AsteriskError(f"{command[0]} cannot be run: {error.strerror}") from None
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise AsteriskError(f'"{" ".join(command)}" does not end') from None
         text = answer.decode(errors="replace").strip()
         version = re.search(r"Asterisk (?:certified[/-])?(\d+)\.", text)
         if version is None:
@@ -303,7 +290,7 @@ class PrivateAsterisk:
         if sip.tls:
             key = "sip: {tls: {port: ...}}" if sip.tls.port != "auto" else ""
             listeners.append((key, sip.bind, ports.tls, ("tcp",)))
-        for key, address, port, needed in sorted(listeners, reverse=True):
+        for key, address, port, needed in sorted(listeners, reverse=True):  # those that have a key first
             try:
                 check_port(address, port, needed)
             except PortTaken as taken:
@@ -312,21 +299,39 @@ class PrivateAsterisk:
                     raise AsteriskError(f"{taken}: {remedy}") from None
                 raise _ChosenPortTaken(str(taken)) from None
 
-    def _still_running(self) -> _Process | None:
+    def _still_running(self) -> Process | None:
         """The Asterisk that a killed engine left in this folder."""
         try:
-            process = _Process(int(self._instance.pid_file.read_text()))
-            words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+            pid = int(self._instance.pid_file.read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            # The process id may belong to somebody else by now.
+            return Process(pid) if str(self._instance.main_file).encode() in words else None
         except (OSError, ValueError):
             return None
-        # The process id may belong to somebody else by now.
-        return process if str(self._instance.main_file).encode() in words else None
+
+    async def _taken_over(self, running: Process, changed: set[str]) -> bool:
+        """Whether an Asterisk that runs already serves us as it is; if not, it is ended."""
+        trouble = "its settings have changed"
+        if changed <= RELOADABLE:
+            self._process = running
+            try:
+                await self._ready()
+                await self._reload_modules()
+                log.warning("took over the Asterisk of a former engine (process %d)", running.pid)
+                return True
+            except AsteriskError as error:
+                trouble = str(error)
+        log.warning("ending the Asterisk of a former engine (process %d): %s", running.pid, trouble)
+        self._process = None
+        await running.end(_STOP_S)
+        return False
 
     # -- from start to death --------------------------------------------------------------------
 
     async def _launch(self) -> None:
         self._check_ports()
         console = self._instance.folder / "log" / "console"
+        self._log_read = self.log_file.stat().st_size if self.log_file.exists() else 0
         command = self._command("-f", "-C", str(self._instance.main_file))
         # In a session of its own, so that Ctrl-C reaches the engine alone, which then stops it in good order. Its
         # output goes to a file: the pipe to an engine that is killed would stop it at its next word.
@@ -335,13 +340,13 @@ class PrivateAsterisk:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self._instance.folder,
                 start_new_session=True,
             )
-        self._process = _Process(child.pid, child)
+        self._process = Process(child.pid, child)
         metrics.asterisk_starts.inc()
         try:
             await self._ready()
         except BaseException:  # cancelled, too
-            await self._process.end()
-            self._process = None
+            process, self._process = self._process, None
+            await process.end(_STOP_S)
             raise
         log.info("Asterisk runs (process %d), SIP on port %d", child.pid, self._instance.ports.sip)
 
@@ -364,22 +369,24 @@ class PrivateAsterisk:
         metrics.asterisk_up.set(1)
 
     async def _answers(self) -> None:
-        await _until(lambda: _ari_answers(self.access))
-        await _until(lambda: _ami_answers(self.access))
+        await _until(self.access.ari_answers)
+        await _until(self.access.ami_answers)
         sip, ports = self._instance.sip, self._instance.ports
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(sip.bind, str(sip.bind))
         if sip.udp:
-            await _until(lambda: _sip_answers(host, ports.sip))
+            await _until(lambda: sip_answers(host, ports.sip))
         if sip.tcp:
-            await _until(lambda: _listens(host, ports.sip))
+            await _until(lambda: listens(host, ports.sip))
         if sip.tls:
-            await _until(lambda: _listens(host, ports.tls))
+            await _until(lambda: listens(host, ports.tls))
 
     async def _reload_modules(self) -> None:
-        async with _session(self.access) as session:
+        async with self.access.session() as session:
             for module in _RELOADED_MODULES:
                 try:
-                    async with session.put(f"ari/asterisk/modules/{module}") as response:
+                    async with (
+                        asyncio.timeout(_RELOAD_S), session.put(f"ari/asterisk/modules/{module}") as response,
+                    ):
                         if response.status >= 300:
                             raise AsteriskError(f"Asterisk did not reload {module}: HTTP {response.status}")
                 except (aiohttp.ClientError, TimeoutError) as error:
@@ -388,9 +395,10 @@ class PrivateAsterisk:
     def _last_words(self) -> str:
         """What it complained of before it ended, for the end of a message."""
         lines: list[str] = []
-        for name in ("console", "messages"):
-            with contextlib.suppress(OSError):
-                lines += (self._instance.folder / "log" / name).read_text(errors="replace").splitlines()
+        for path, begin in ((self.log_file.with_name("console"), 0), (self.log_file, self._log_read)):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                file.seek(max(begin, path.stat().st_size - _LOG_TAIL))
+                lines += file.read().decode(errors="replace").splitlines()
         complaints = [line for line in lines if re.search(r"ERROR|\*\*\*|failed|EXITING", line)]
         said = (complaints or lines)[-_LAST_WORDS:]
         return "".join(["; its last words:", *(f"\n    {line}" for line in said)]) if said else ""
@@ -405,7 +413,10 @@ class ElsewhereAsterisk:
     async def start(self, offices: Sequence[Office]) -> None:
         url = self.access.url
         try:
-            async with _session(self.access) as session, session.get("ari/asterisk/info?only=system") as response:
+            async with (
+                asyncio.timeout(_ANSWER_S),
+                self.access.session() as session, session.get("ari/asterisk/info?only=system") as response,
+            ):
                 if response.status == 401:
                     raise AsteriskError(f'the ARI of {url} refuses the user "{self.access.user}" and its password')
                 if response.status != 200:
@@ -417,13 +428,13 @@ class ElsewhereAsterisk:
             raise AsteriskError(f"what answers at {url} is not Asterisk's ARI") from None
         if int(re.match(r"\d*", version)[0] or MINIMUM_VERSION) < MINIMUM_VERSION:  # type: ignore[index]
             raise AsteriskError(f"{url} is Asterisk {version}, but {MINIMUM_VERSION} or newer is needed")
-        if not await _ami_answers(self.access):
+        if not await self.access.ami_answers():
             raise AsteriskError(f"no manager interface answers at {self.access.ami_host}:{self.access.ami_port}")
         metrics.asterisk_up.set(1)
 
     async def run(self) -> None:
         while True:
-            metrics.asterisk_up.set(await _ari_answers(self.access))
+            metrics.asterisk_up.set(await self.access.ari_answers())
             await asyncio.sleep(_PROBE_S)
 
     async def reload(self, offices: Sequence[Office]) -> None:
@@ -433,130 +444,6 @@ class ElsewhereAsterisk:
         metrics.asterisk_up.set(0)
 
 
-# -- does it answer? --------------------------------------------------------------------------------
-
-
 async def _until(ask: Callable[[], Awaitable[bool]]) -> None:
     while not await ask():
         await asyncio.sleep(_LOOK_AGAIN_S)
-
-
-def _session(access: Access) -> aiohttp.ClientSession:
-    token = base64.b64encode(f"{access.user}:{access.password}".encode()).decode()
-    return aiohttp.ClientSession(
-        base_url=access.url.rstrip("/") + "/", headers={"Authorization": f"Basic {token}"},
-        timeout=aiohttp.ClientTimeout(total=_ANSWER_S),
-    )
-
-
-async def _ari_answers(access: Access) -> bool:
-    try:
-        async with _session(access) as session, session.get("ari/asterisk/ping") as response:
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
-
-
-async def _ami_answers(access: Access) -> bool:
-    return (await _first_line(access.ami_host, access.ami_port)).startswith(b"Asterisk Call Manager")
-
-
-async def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_ANSWER_S):
-            _, writer = await asyncio.open_connection(host, port)
-        writer.close()
-        return True
-    return False
-
-
-async def _first_line(host: str, port: int) -> bytes:
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_ANSWER_S):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                return await reader.readline()
-            finally:
-                writer.close()
-    return b""
-
-
-async def _sip_answers(host: str, port: int) -> bool:
-    """Whether any answer comes to an OPTIONS request over UDP; "who are you?" is one."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[bytes] = loop.create_future()
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Answer(answer), remote_addr=(host, port))
-    try:
-        ours = transport.get_extra_info("sockname")
-        place = f"[{host}]" if ":" in host else host
-        call = secrets.token_hex(8)
-        transport.sendto((
-            f"OPTIONS sip:{place}:{port} SIP/2.0\r\n"
-            f"Via: SIP/2.0/UDP {place}:{ours[1]};branch=z9hG4bK{call};rport\r\n"
-            f"From: <sip:pbx@{place}>;tag={call}\r\nTo: <sip:{place}:{port}>\r\n"
-            f"Call-ID: {call}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 1\r\nContent-Length: 0\r\n\r\n"
-        ).encode())
-        async with asyncio.timeout(_SIP_ANSWER_S):
-            return (await answer).startswith(b"SIP/2.0 ")
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        transport.close()
-
-
-class _Answer(asyncio.DatagramProtocol):
-    """The first datagram that comes back, or the error that does."""
-
-    def __init__(self, answer: asyncio.Future[bytes]) -> None:
-        self._answer = answer
-
-    def datagram_received(self, data: bytes, address: object) -> None:
-        if not self._answer.done():
-            self._answer.set_result(data)
-
-    def error_received(self, error: Exception) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(error)
-
-
-class _Process:
-    """A process, child or not. Held by a pidfd, it is never mistaken for another that got its number later."""
-
-    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
-        self.pid = pid
-        self._child = child
-        self._pidfd = os.pidfd_open(pid)
-        self._gone = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self._pidfd, self._on_end)
-
-    async def ended(self) -> str:
-        """Waits for its end, and says how that came."""
-        await self._gone.wait()
-        status = self._child.returncode if self._child else None
-        if status is None:
-            return "it was not ours to know how"
-        return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-
-    async def end(self) -> None:
-        """Asks it to end, then makes it. Returns when it is gone, even when cancelled meanwhile."""
-        try:
-            self._send(signal.SIGTERM)
-            async with asyncio.timeout(_STOP_S):
-                await self._gone.wait()
-        except TimeoutError:
-            log.warning("Asterisk (process %d) does not end by itself: it is killed", self.pid)
-        finally:
-            self._send(signal.SIGKILL)
-            await asyncio.shield(self._gone.wait())
-
-    def _send(self, number: signal.Signals) -> None:
-        if not self._gone.is_set():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
-
-    def _on_end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        if self._child:
-            self._child.wait()
-        self._gone.set()

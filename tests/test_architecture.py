@@ -13,11 +13,11 @@ ROOT = Path(pbx.__file__).parent
 # From the bottom to the top: a module imports what stands before it, and of its own row what stands left of it.
 ROWS = (
     "access clock numbers ports process yamltree yamlfile metrics prefix ari_api",
-    "config contract expression hours prompt tenant emergency",
+    "config contract expression hours prompt tenant emergency location",
     "spool database outbox store ari ari_http ami speech",
     "leg dial policy watch call",
     "step steps links dialplan manual",
-    "engine",
+    "emergency_call engine",
     "instance asterisk api simulator",
     "app __main__",
 )

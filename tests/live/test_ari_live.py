@@ -21,7 +21,7 @@ from pbx.ari import Replaced
 from pbx.ari import Snapshot
 from pbx.ari import Unreachable
 from pbx.ari_http import HttpWire
-from pbx.asterisk import Access
+from pbx.access import Access
 from pbx.asterisk import PrivateAsterisk
 from pbx.config import load_config
 from pbx.prefix import Prefix

@@ -92,6 +92,18 @@ def gone(pid: int | None) -> bool:
         return True
 
 
+def orphan_of_a_killed_engine(configuration: Path) -> int:
+    """The process id of an Asterisk whose engine is no more."""
+    engine = subprocess.run(
+        [sys.executable, "-c", KILLED_ENGINE, str(configuration)], capture_output=True, text=True,
+        cwd=configuration.parent,
+    )
+    assert engine.returncode == -signal.SIGKILL, engine.stderr
+    pid = int(engine.stdout)
+    assert not gone(pid)
+    return pid
+
+
 async def test_once_started_it_answers_and_once_stopped_nothing_is_left(tmp_path: Path, prefix: Prefix) -> None:
     async with started(tmp_path, prefix, ACME) as asterisk:
         assert await answers(asterisk)
@@ -126,12 +138,7 @@ async def test_two_of_them_live_side_by_side(tmp_path: Path, prefix: Prefix) -> 
 
 async def test_an_asterisk_whose_engine_was_killed_is_taken_over(tmp_path: Path, prefix: Prefix) -> None:
     """Calls are to go on meanwhile."""
-    engine = subprocess.run(
-        [sys.executable, "-c", KILLED_ENGINE, str(settings(tmp_path, prefix))], capture_output=True, text=True
-    )
-    assert engine.returncode == -signal.SIGKILL, engine.stderr
-    orphan = int(engine.stdout)
-    assert not gone(orphan)
+    orphan = orphan_of_a_killed_engine(settings(tmp_path, prefix))
     async with started(tmp_path, prefix, ACME) as asterisk:
         assert asterisk.pid == orphan
         assert await answers(asterisk)
@@ -141,11 +148,22 @@ async def test_an_asterisk_whose_engine_was_killed_is_taken_over(tmp_path: Path,
 async def test_after_a_change_of_its_settings_it_is_not_taken_over_but_started_anew(
     tmp_path: Path, prefix: Prefix
 ) -> None:
-    engine = subprocess.run([sys.executable, "-c", KILLED_ENGINE, str(settings(tmp_path, prefix))], capture_output=True)
-    orphan = int(engine.stdout)
+    orphan = orphan_of_a_killed_engine(settings(tmp_path, prefix))
     async with started(tmp_path, prefix, sip=", tcp: no") as asterisk:
         assert asterisk.pid != orphan
         assert gone(orphan)
+
+
+async def test_one_that_hangs_is_not_taken_over(
+    tmp_path: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pbx.asterisk._START_S", 3.0)
+    orphan = orphan_of_a_killed_engine(settings(tmp_path, prefix))
+    os.kill(orphan, signal.SIGSTOP)
+    async with started(tmp_path, prefix, ACME) as asterisk:
+        assert asterisk.pid != orphan
+        assert gone(orphan)
+        assert await answers(asterisk)
 
 
 async def test_one_folder_has_one_engine(tmp_path: Path, prefix: Prefix) -> None:
