@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 
 
+_MODULES = ("usr/lib/*-linux-gnu*/asterisk/modules", "usr/lib/asterisk/modules", "usr/lib64/asterisk/modules")
+
+
 class ProgramMissing(Exception):
     """A program is neither in the prefix nor on PATH; the message says what to do about it."""
 
@@ -39,14 +42,20 @@ class Prefix:
 
     @property
     def data(self) -> Path:
-        """Asterisk's data folder (sounds/, moh/, rest-api/)."""
-        return (self.path or Path("/")) / "usr/share/asterisk"
+        """Asterisk's data folder (sounds/, moh/, rest-api/): where Debian has it, or where its own build puts it."""
+        root = self.path or Path("/")
+        folders = (root / "usr/share/asterisk", root / "var/lib/asterisk")
+        return next((folder for folder in folders if (folder / "documentation").is_dir()), folders[0])
 
     @property
     def modules(self) -> Path:
-        """Asterisk's loadable modules (*.so). Raises ProgramMissing when there are none where Debian has them."""
+        """Asterisk's loadable modules (*.so): where Debian has them, or where Asterisk's own build puts them.
+
+        Raises ProgramMissing when there are none.
+        """
         root = self.path or Path("/")
-        folder = next(root.glob("usr/lib/*-linux-gnu*/asterisk/modules"), None)
+        folders = (folder for place in _MODULES for folder in sorted(root.glob(place)))
+        folder = next(folders, None)
         if folder is None:
             raise ProgramMissing(f"no Asterisk modules under {root / 'usr/lib'}: run asterisk/install var/asterisk")
         return folder
