@@ -36,7 +36,11 @@ from pbx.contract import NoContract
 from pbx.contract import load_contracts
 from pbx.dialplan import Plans
 from pbx.dialplan import load_plans
+from pbx.emergency import Centres
+from pbx.emergency import Tables
 from pbx.emergency import load_tables
+from pbx.emergency_call import EmergencyCalls
+from pbx.emergency_call import Way
 from pbx.engine import Engine
 from pbx.engine import Identity
 from pbx.instance import office
@@ -55,6 +59,7 @@ from pbx.store import AnyStore
 from pbx.store import Store
 from pbx.yamlfile import Problem
 from pbx.yamlfile import Problems
+from pbx.yamlfile import load
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +143,7 @@ async def running(
     app = f"pbx-{config.worker}"
     trunks = {str(name): country_of(trunk, config) for name, trunk in config.trunks.items() if trunk.enabled}
     plans = load_plans(config.plans, installation(config))
+    emergencies = emergency_calls(config)
     failures: list[BaseException] = []
     _make_folder(config.var)
     async with AsyncExitStack() as stack:
@@ -172,7 +178,8 @@ async def running(
         ari = Ari(HttpWire(access.url, access.user, access.password), app, clock=clock)
         services = Services(store, ami.lamp)
         engine = Engine(
-            ari, plans, services, app=app, identity=identity, clock=clock, speaker=speech, trunks=trunks, gate=gate
+            ari, plans, services, app=app, identity=identity, clock=clock, speaker=speech, trunks=trunks,
+            emergencies=emergencies, gate=gate,
         )
         await background(ari.run(), "ari")
         stack.push_async_callback(engine.stop)
@@ -205,10 +212,28 @@ def installation(config: Config) -> Installation:
     contracts = list(load_contracts(CONTRACTS).versions)
     national = {name: country_of(trunk, config) for name, trunk in trunks.items() if trunk.numbers == "national"}
     sounds = sounds_of(prefix_of(config))
-    emergency = load_tables(Path(config.where.file).parent / "emergency")
+    emergency = emergency_tables(config)
     return Installation(
         trunks=list(trunks), contracts=contracts or None, sounds=sounds or None, national=national, emergency=emergency
     )
+
+
+def emergency_calls(config: Config) -> EmergencyCalls:
+    """What emergency calls have to go out by. Raises Problems: tables and lists that are wrong."""
+    settings = config.emergency
+    ways = [
+        Way(str(name), trunk.translation, country_of(trunk, config) if trunk.numbers == "national" else None)
+        for name, trunk in config.trunks.items() if trunk.enabled
+    ]
+    return EmergencyCalls(
+        ways, emergency_tables(config), country=str(config.country), domain=str(settings.domain or "") or None,
+        centres=load(settings.centres, Centres) if settings.centres else None,
+    )
+
+
+def emergency_tables(config: Config) -> Tables:
+    """The tables that come with the PBX, or stand in the folder `emergency` beside its configuration."""
+    return load_tables(Path(config.where.file).parent / "emergency")
 
 
 def sounds_of(prefix: Prefix) -> set[str]:

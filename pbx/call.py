@@ -85,7 +85,7 @@ class Call:
 
     `record` is filled as the call goes on; `release()` completes it. Times in parameters are milliseconds.
     `line` is the number of the line that calls, "" for a call from outside: its legs go out on behalf of that line.
-    `emergency` lets every leg pass without asking a policy.
+    `emergency` is the emergency number that was called, if one was: its legs pass without asking a policy.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Call:
         self.clock = clock
         self.caller = Leg(ari, channel_id, now=clock.now, changed=self._wake)
         self.last_dial: Dialled | None = None
-        self.line, self.emergency = "", False
+        self.line = self.emergency = ""
         self._ari = ari
         self._app = app
         self._speaker = speaker
@@ -229,7 +229,6 @@ class Call:
         # A caller who is known to be leaving is not played to, though Asterisk may still accept it.
         await self.until(lambda: True)
         try:
-
             return await self.caller.play(sounds, self.language)
         except Gone:
             raise await self._gone() from None
@@ -364,8 +363,7 @@ class Call:
         nothing at all may come back before it is given up; the caller then hears ringing from the start.
         """
         self.last_dial = None
-        self.note("dial", to=[
-destination.target for destination in to], ring_ms=ring_ms)
+        self.note("dial", to=[destination.target for destination in to], ring_ms=ring_ms)
         self.last_dial = await Attempt(self, to, caller, ring_ms, sign_ms).run()
         outcome, leg, cause = self.last_dial.outcome, self.last_dial.leg, self.last_dial.cause
         self.note("dialled", outcome=outcome, target=leg.target if leg else "", cause=cause)
@@ -517,7 +515,6 @@ destination.target for destination in to], ring_ms=ring_ms)
         if self.last_dial:
             return self.last_dial.outcome
         return "abandoned" if self.record.ended_by == "caller" else "completed"
-
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -287,6 +287,9 @@ class Trunk(WithPassword):
     outbound_proxy: Host | None = Field(None, description="Send everything through this server")
     codecs: tuple[Codec, ...] = Field(("g722", "alaw", "ulaw"), min_length=1, description="Best first")
     numbers: Literal["e164", "national"] = Field("e164", description="Writes +15145550100, or 5145550100")
+    translation: Literal["carrier", "engine"] = Field(
+        "carrier", description="Who finds the emergency centre: the carrier, or the engine in `emergency.centres`"
+    )
     country: Country | None = Field(None, description="Whose national numbers, if not the PBX's `country`")
 
     def _unused(self) -> bool:
@@ -300,6 +303,13 @@ class Trunk(WithPassword):
         if secret and not self.username:
             raise ValueError('a password is set, but no "username"')
         return self
+
+
+class Emergency(Model):
+    """What emergency calls need besides the tables of emergency numbers, which are in the folder `emergency`."""
+
+    centres: ExistingFile | None = Field(None, description="The State's list of emergency centres, by commune")
+    domain: Host | None = Field(None, description="The PBX's own name, which it gives as the source of locations")
 
 
 class Config(Model):
@@ -316,6 +326,7 @@ class Config(Model):
     asterisk: Asterisk = Field(Asterisk())
     api: Api = Field(Api())
     speech: Speech = Field(Speech())
+    emergency: Emergency = Field(Emergency())
     trunks: dict[Name, Trunk] = Field({}, description="By name; a plan calls out through one of them")
 
     @property
@@ -333,6 +344,14 @@ class Config(Model):
             for name, key in ENVIRONMENT.items() if info.context and info.context.get(name)
         }
         return {**data, **set_there}
+
+    @model_validator(mode="after")
+    def _centres_for_translation(self) -> Self:
+        engine = [trunk for trunk in self.trunks.values() if trunk.enabled and trunk.translation == "engine"]
+        if engine and not self.emergency.centres:
+            remedy = 'name the list with "centres" under "emergency"'
+            raise Problems([Problem(trunk.where, f'"translation: engine" needs a list: {remedy}') for trunk in engine])
+        return self
 
     @model_validator(mode="after")
     def _transports_of_trunks(self) -> Self:

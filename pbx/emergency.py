@@ -23,6 +23,7 @@ from pydantic import Field
 from pbx.numbers import readings
 from pbx.tenant import Country
 from pbx.tenant import Form
+from pbx.tenant import Insee
 from pbx.tenant import PhoneNumber
 from pbx.yamlfile import Model
 from pbx.yamlfile import Problem
@@ -35,7 +36,6 @@ PACKAGED = Path(__file__).parent.parent / "config" / "emergency"
 Kind = Literal["vital", "social"]
 Short = Annotated[Text, Form(r"[0-9]{2,6}", "an emergency number has 2 to 6 digits")]
 Service = Annotated[Text, Form(r"[a-z][a-z-]{0,29}", "a service is a word of small letters and -, such as sea-rescue")]
-Insee = Annotated[Text, Form(r"[0-9][0-9AB][0-9]{3}", "an INSEE code has five characters, such as 75108 or 2A004")]
 
 GENERAL = "general"  # the service that takes every emergency
 _URN = re.compile(r"urn:service:sos(?:\.([a-z-]+))?", re.IGNORECASE)

@@ -6,6 +6,7 @@ One task per call. However a call ends, its `finally` releases every leg and bri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable
 from collections.abc import Mapping
@@ -22,13 +23,13 @@ from pbx.call import Call
 from pbx.call import Hangup
 from pbx.call import Speaker
 from pbx.clock import Clock
-from pbx.dial import CallerId
-from pbx.dial import Destination
 from pbx.dialplan import Plan
 from pbx.dialplan import Plans
 from pbx.dialplan import Route
+from pbx.emergency import Emergency
+from pbx.emergency_call import EmergencyCalls
+from pbx.emergency_call import Origin
 from pbx.leg import Cause
-from pbx.leg import Outcome
 from pbx.policy import Gate
 from pbx.step import Run
 from pbx.step import Services
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EMERGENCY_RING_MS = 90_000
-EMERGENCY_PAUSE_MS = 2_000
+STATIC_ROUTE = "absent-emergency"  # a context of asterisk/extensions.conf.j2
 STOP_S = 5.0  # for the last events of all calls
 
 
@@ -56,13 +56,12 @@ class Identity:
 class Engine:
     """Serves every call that Asterisk hands over to the ARI application.
 
-    `trunks` are those of the configuration with the country whose national numbers they use, in the order in which
-    emergency calls try them.
+    `trunks` are those of the configuration with the country whose national numbers they use.
     """
 
     def __init__(
         self, ari: Ari, plans: Plans, services: Services, *, app: str, identity: Identity, clock: Clock,
-        speaker: Speaker, trunks: Mapping[str, str], gate: Gate = Gate(),
+        speaker: Speaker, trunks: Mapping[str, str], emergencies: EmergencyCalls, gate: Gate = Gate(),
     ) -> None:
         self.plans = plans
         self.calls: dict[str, Call] = {}
@@ -73,6 +72,7 @@ class Engine:
         self._clock = clock
         self._speaker = speaker
         self._trunks = trunks
+        self.emergencies = emergencies
         self._gate = gate
         self._tasks: set[asyncio.Task[None]] = set()
         self._sequence = 0
@@ -84,19 +84,26 @@ class Engine:
         """Releases all calls (callers hear why: temporary failure) and waits until their records are saved.
 
         Each caller is hung up on, and his flow ends as it does when he leaves himself: a message that was being
-        recorded is kept. What has not ended then is cut short.
+        recorded is kept. What has not ended then is cut short. Emergency calls are left to Asterisk.
         """
         self._stopping = True
         calls = list(self.calls.values())
         for call in calls:
             call.note("engine_stopped")
-        await asyncio.gather(*(self._quietly(call.caller.hangup(Cause.TEMPORARY_FAILURE)) for call in calls))
+        await asyncio.gather(*(self._quietly(self._let_go(call)) for call in calls))
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=STOP_S)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+
+    async def _let_go(self, call: Call) -> None:
+        if call.emergency:
+            with contextlib.suppress(Hangup):
+                await call.send_on(STATIC_ROUTE, call.emergency)
+        else:
+            await call.caller.hangup(Cause.TEMPORARY_FAILURE)
 
     # -- arrivals -----------------------------------------------------------------------------
 
@@ -126,8 +133,6 @@ class Engine:
         """Runs a call from arrival to record."""
         cause = Cause.NORMAL
         try:
-            if self._stopping:
-                await call.reject(Cause.CONGESTION)
             if kind == "line":
                 await self._from_line(call, endpoint)
             else:
@@ -135,7 +140,6 @@ class Engine:
         except Hangup:
             if call.caller.released_with is None:
                 call.note("caller_left")
-
         except asyncio.CancelledError:
             cause = Cause.TEMPORARY_FAILURE
         except Exception as error:
@@ -164,25 +168,35 @@ class Engine:
         call.language = plan.language
 
     async def _from_line(self, call: Call, endpoint: str) -> None:
+        try:
+            emergency = self.emergencies.dialled(self.plans, endpoint, call.dialled)
+        except Exception:
+            # It may have been one. Asterisk knows their numbers, too.
+            log.exception("call %s: the number dialled cannot be judged", call.id)
+            await call.send_on(f"absent-{endpoint.rpartition('-')[0]}", call.dialled)
+            return
+        if emergency is not None:
+            await self._emergency(call, *emergency)
+            return
+        if self._stopping:
+            await call.reject(Cause.CONGESTION)
         found = self.plans.line(endpoint)
         if found is None:
             call.note("unknown_line", endpoint=endpoint)
             await call.reject(Cause.REJECTED)
             return
         plan, line = found
-        emergency = plan.emergency(line, call.dialled)
         route = plan.route_from_line(line, call.dialled)
-        self._enter_plan(call, plan, "outbound" if emergency or route.outbound else "internal")
+        self._enter_plan(call, plan, "outbound" if route.outbound else "internal")
         call.line, call.language = line.id, line.language or plan.language
         call.record.caller_number, call.record.caller_name = line.id, line.name
         call.note("arrived", line=line.id, dialled=call.dialled, plan=plan.version)
-        if emergency:
-            await self._emergency(call, emergency.number, plan.caller_id(line))
-        else:
-            await Run(call, plan, self._services, line=line).flow(route.flow)
-            await call.hangup(Cause.NORMAL)
+        await Run(call, plan, self._services, line=line).flow(route.flow)
+        await call.hangup(Cause.NORMAL)
 
     async def _from_trunk(self, call: Call, endpoint: str) -> None:
+        if self._stopping:
+            await call.reject(Cause.CONGESTION)
         found = self._company_number(call.dialled, endpoint)
         if found is None:
             call.note("unknown_number", dialled=call.dialled, trunk=endpoint)
@@ -203,25 +217,28 @@ class Engine:
                 return found
         return None
 
-    async def _emergency(self, call: Call, number: str, caller: CallerId) -> None:
-        """Sends an emergency call out on one trunk after another, for as long as the caller is there.
-
-        Nothing of the plan, and no policy, is asked.
-        """
-        call.emergency = True
-        call.note("emergency", number=number)
-        while True:
-            for trunk in self._trunks:
-                to = Destination(f"PJSIP/{number}@trunk-{trunk}", number)
-                dialled = await call.dial([to], ring_ms=EMERGENCY_RING_MS, caller=caller)
-                if dialled.outcome is Outcome.ANSWERED and dialled.leg is not None:
-                    await call.talk(dialled.leg)
-                    await call.hangup(Cause.NORMAL)
-            if not self._trunks:
-                call.note("emergency_without_trunk", number=number)
-                log.critical("call %s: no trunk for emergency number %s", call.id, number)
-                await call.reject(Cause.CONGESTION)
-            await call.wait(EMERGENCY_PAUSE_MS)
+    async def _emergency(self, call: Call, emergency: Emergency, origin: Origin) -> None:
+        """Serves an emergency call; what goes wrong here leaves it to the way that Asterisk has without an engine."""
+        call.emergency = emergency.number
+        plan, line = origin.plan, origin.line
+        try:
+            if plan is not None:
+                self._enter_plan(call, plan, "outbound")
+            call.record.direction = "outbound"
+            call.language = origin.language
+            call.line = line.id if line else ""
+            call.record.caller_number, call.record.caller_name = (line.id, line.name) if line else (origin.device, "")
+            version = plan.version if plan else ""
+            call.note("arrived", line=call.record.caller_number, dialled=call.dialled, plan=version)
+            if self._stopping:
+                await call.send_on(STATIC_ROUTE, emergency.number)
+            await self.emergencies.serve(call, emergency, origin)
+        except Hangup:
+            raise
+        except Exception as error:
+            call.note("failed", error=f"{type(error).__name__}: {error}")
+            log.exception("emergency call %s failed: Asterisk sends it out by itself", call.id)
+            await call.send_on(STATIC_ROUTE, emergency.number)
 
     # -- reconnection ---------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ AnyNumber = Annotated[
     ),
 ]
 Pin = Annotated[Text, Form(r"[0-9]{4,10}", "a PIN has 4 to 10 digits")]
+Insee = Annotated[Text, Form(r"[0-9][0-9AB][0-9]{3}", "an INSEE code has five characters, such as 75108 or 2A004")]
 Prefix = Annotated[Text, Form(r"[0-9]{1,3}", "an outside prefix has 1 to 3 digits")]
 
 
@@ -182,6 +183,22 @@ class SharedBox(Box):
     lines: tuple[LineRef, ...] = Field((), description="Lines whose message lamp shows it")
 
 
+class Address(Model):
+    """Where help must come: the address of the building, and where in it. Not the one that invoices go to."""
+
+    street: Text = Field(description="Its name, with what kind of street it is")
+    house: Text | None = Field(None, description="Number in the street, such as 12 or 12 bis")
+    postcode: Text = Field(description="As the post writes it")
+    city: Text = Field(description="The town, or the commune")
+    region: Text | None = Field(None, description="Province, state or region; in North America in two letters: QC")
+    country: Country | None = Field(None, description="If not the site's")
+    insee: Insee | None = Field(None, description="In France: the code of the commune, or of the arrondissement")
+    building: Text | None = Field(None, description="Which, where there are several")
+    floor: Text | None = Field(None, description="Such as 3")
+    room: Text | None = Field(None, description="Or the part of the floor")
+    name: Text | None = Field(None, description="Who is there: the company on the door")
+
+
 class Site(Model):
     """A place with handsets; its country and prefix decide how outside numbers are dialled from there."""
 
@@ -189,6 +206,7 @@ class Site(Model):
     country: Country | None = Field(None, description="If not the tenant's")
     outside_prefix: Prefix | None = Field(None, description='Dialled before outside numbers, such as "0"')
     trunk: TrunkRef | None = Field(None, description="Outside calls go out here, if not by the tenant's trunk")
+    address: Address | None = Field(None, description="Told to the emergency service that a line here calls")
 
 
 class Line(Model):

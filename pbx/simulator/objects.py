@@ -155,6 +155,15 @@ class Channel(Thread):
         self.set_variable("STASISSTATUS", "SUCCESS")
         self.asterisk.soon(self._destroy)
 
+    def go_on(self, place: Mapping[str, Any]) -> None:
+        """Leaves the application for a place in the dialplan; what is done there is soon over."""
+        if self.ending:
+            return
+        self.dialplan = {**self.dialplan, **place}
+        self.changed()
+        self.party.fell_back = self.ending = True
+        self._leave()
+
     def _destroy(self) -> None:
         tech = {"tech_cause": self.tech_cause} if self.tech_cause else {}
         self.tell("ChannelDestroyed", cause=self.cause, cause_txt=TEXTS.get(self.cause, "Unknown"), **tech)

@@ -260,6 +260,14 @@ def _stop_music(asterisk: Asterisk, request: Request, channel_id: str) -> None:
     request.answer()
 
 
+@_operation("channels.continue_in_dialplan", "POST", "/channels/*/continue")
+def _continue(asterisk: Asterisk, request: Request, channel_id: str) -> None:
+    channel, query = _controlled(asterisk, channel_id), request.query
+    place = {"context": query["context"], "exten": query["extension"], "priority": int(query["priority"])}
+    channel.do(lambda: channel.go_on(place))
+    request.answer()
+
+
 @_operation("channels.get_channel_var", "GET", "/channels/*/variable")
 def _get_variable(asterisk: Asterisk, request: Request, channel_id: str) -> None:
     channel = _channel(asterisk, channel_id)
