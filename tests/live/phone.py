@@ -26,6 +26,7 @@ from live.baresip import Refused
 from live.sound import Sound
 
 PATIENCE = 10.0  # seconds a test waits for what must happen
+_BREATH = 0.5  # seconds
 _LOOK_AGAIN = 0.1  # seconds between two looks at a recording that grows
 _SILENCE_AFTER = 300.0  # seconds; see baresip.py
 
@@ -173,7 +174,11 @@ class Phone:
         await self._baresip.command("ausrc", f"aufile,{self._file(what)}")
 
     async def says(self, what: Sound) -> None:
-        """Says `what`, and waits until all of it is on its way; then says nothing."""
+        """Takes a breath, says `what`, and waits until all of it is on its way; then says nothing.
+
+        Without the breath he would talk into the silence at the end of a beep, after which Asterisk records.
+        """
+        what = sound.silence(_BREATH, rate=what.rate) + what
         said = self._recording("enc").seconds
         await self.plays(what)
         await self._until(
