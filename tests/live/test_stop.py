@@ -10,6 +10,7 @@ from live.pbx import ROOT
 from live.pbx import Pbx
 from live.pbx import running
 from live.sound import tone
+from live.sound import tone_seconds
 
 from pbx.clock import SystemClock
 from pbx.prefix import Prefix
@@ -47,6 +48,21 @@ async def test_a_stop_during_calls_releases_everybody_and_keeps_the_records(
     assert set(records) == {listener.name, ringing.name, "101"}
     assert {record.ended_by for record in records.values()} == {"engine"}
     assert all(record.ended_at for record in records.values())
+
+
+async def test_a_message_that_is_being_left_at_the_stop_is_kept(tmp_path: Path, prefix: Prefix) -> None:
+    async with running(tmp_path / "pbx", prefix, ACME, rings_for="1s") as pbx:
+        chloe = await pbx.handset("103")
+        bob = await pbx.handset("102", playing=tone(520, 60))
+        await bob.dials("103")
+        await chloe.rings()
+        await bob.hears(await pbx.prompt("beep"), within=20)
+        await bob.says(tone(520, 3))
+        pbx.signal(signal.SIGTERM)
+        await bob.is_released()
+        assert await pbx.ended() == 0
+        (message,) = await pbx.messages("103")
+        assert tone_seconds(520, pbx.recording(message)) > 2
 
 
 async def test_two_pbxs_side_by_side_do_not_disturb_each_other(tmp_path: Path, prefix: Prefix) -> None:
