@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -44,7 +45,11 @@ from pbx.yamlfile import Problem
 from pbx.yamlfile import Problems
 from pbx.yamlfile import Where
 from pbx.yamlfile import parse
+from pbx.yamlfile import understand
 from pbx.yamltree import MAX_BYTES
+from pbx.yamltree import Mapping as YamlMapping
+from pbx.yamltree import Sequence as YamlSequence
+from pbx.yamltree import read_tree
 
 MESSAGES_CODE = "*98"
 
@@ -240,6 +245,7 @@ class Plan:
         return Route(Flow("outside", Steps([dial])), outbound=True)
 
 
+_CONTEXT = {"steps": {step.word: step for step in STEPS}}
 _NO_SITE = Site()
 _OUTSIDE_RING_MS = 120_000  # the far network gives up before
 
@@ -260,8 +266,12 @@ def _apology(where: Where, sentence: Prompt, reason: str) -> Steps:
 def compile_plan(path: Path | str, installation: Installation = Installation()) -> Plan:
     """The plan in a file. Raises Problems: all that is wrong, warnings included."""
     source = _read(Path(path))
-    file = parse(source, str(path), PlanFile, context={"steps": {step.word: step for step in STEPS}})
     folder = Path(path).absolute().parent
+    try:
+        file = parse(source, str(path), PlanFile, context=_CONTEXT)
+    except Problems as unread:
+        further = _further_problems(source, str(path), folder, installation, unread)
+        raise Problems([*unread.problems, *further]) from None
     problems = problems_in(file, folder, installation)
     if any(not problem.warning for problem in problems):
         raise Problems(problems)
@@ -298,6 +308,30 @@ def compile_plan(path: Path | str, installation: Installation = Installation()) 
         texts=tuple(dict.fromkeys(texts_in(file))),
         warnings=tuple(problems),
     )
+
+
+def _further_problems(
+    source: bytes, path: str, folder: Path, installation: Installation, unread: Problems
+) -> list[Problem]:
+    """What is wrong with the rest of a plan, parts of which cannot be read: an admin wants to see it all at once."""
+    known = {problem.where for problem in unread.problems}
+    try:
+        tree, _ = read_tree(source, path)
+        _take_out(tree, known)
+        file = understand(tree, PlanFile, context={**_CONTEXT, "tolerant": True})
+    except Problems:
+        return []  # too little is left
+    found = problems_in(file, folder, installation)
+    return [problem for problem in found if not problem.warning and problem.where not in known]
+
+
+def _take_out(tree: object, places: Collection[Where]) -> None:
+    """Removes the keys at these places, with their values."""
+    if isinstance(tree, YamlMapping):
+        for key in [key for key in tree if key.where in places]:
+            del tree[key]
+    for part in tree.values() if isinstance(tree, YamlMapping) else tree if isinstance(tree, YamlSequence) else ():
+        _take_out(part, places)
 
 
 def _rings_itself(line: Line) -> Answers:

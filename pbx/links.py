@@ -29,6 +29,7 @@ from pbx.prompt import Translated
 from pbx.speech import MAX_TEXT
 from pbx.step import Step
 from pbx.step import Steps
+from pbx.step import Unreadable
 from pbx.step import parts
 from pbx.tenant import Name
 from pbx.tenant import OutsideNumber
@@ -178,6 +179,8 @@ class _Check:
                 yield Problem(text.where, f'no line or group "{text}" {_similar(text, names, "lines and groups")}')
 
     def _unset_variables(self) -> Iterator[Problem]:
+        if any(isinstance(step, Unreadable) for step in self._all_steps()):
+            return  # it may have set them
         for text in self._texts:
             if isinstance(text, Variable | Template | Condition):
                 for name in text.names:

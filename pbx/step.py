@@ -40,6 +40,7 @@ from pbx.store import AnyStore
 from pbx.store import StoreError
 from pbx.tenant import FlowRef
 from pbx.tenant import Line
+from pbx.yamlfile import NOWHERE
 from pbx.yamlfile import Mapping
 from pbx.yamlfile import Milliseconds
 from pbx.yamlfile import Model
@@ -117,7 +118,8 @@ class Step(Model):
 class Steps(tuple[Step, ...]):
     """Steps that follow one another; a single step may stand without the list.
 
-    Reading them needs the known words: `context["steps"]`, a mapping of words to classes.
+    Reading them needs the known words: `context["steps"]`, a mapping of words to classes. With `context["tolerant"]`
+    a step that cannot be read is `Unreadable` instead of an error.
     """
 
     @property
@@ -139,10 +141,26 @@ class Steps(tuple[Step, ...]):
         return {"$comment": "steps"}  # `pbx.manual` puts the list of all steps in its place
 
 
+class Unreadable(Step):
+    """Stands for a step that could not be read, where the rest of a plan is checked all the same."""
+
+    word = "unreadable"
+    takes_time = True
+
+
 def _read_step(value: object, info: ValidationInfo) -> Step:
     if isinstance(value, Step):
         return value
-    kinds: dict[str, type[Step]] = (info.context or {})["steps"]
+    context = info.context or {}
+    try:
+        return _known_step(value, context["steps"], info)
+    except ValueError:  # ValidationError and Problems are such, too
+        if not context.get("tolerant"):
+            raise
+        return Unreadable.model_validate(Mapping(getattr(value, "where", NOWHERE)))
+
+
+def _known_step(value: object, kinds: dict[str, type[Step]], info: ValidationInfo) -> Step:
     name, body = _name_and_body(value, kinds)
     if name not in kinds:
         raise Problems([Problem(name.where, f'unknown step "{name}" {suggest(name, kinds, "steps")}')])
