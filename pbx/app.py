@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Coroutine
@@ -99,7 +100,7 @@ class Pbx:
         ))
 
     def registrations(self) -> Iterable[Registration]:
-        host = self.config.sip.bind if self.config.sip.bind not in ("0.0.0.0", "::") else "this-machine"
+        host = self.config.sip.bind if self.config.sip.bind not in ("0.0.0.0", "::") else _own_address()
         port = self.asterisk.sip_port if isinstance(self.asterisk, PrivateAsterisk) else 5060
         for plan in self.plans:
             for line in plan.lines.values():
@@ -349,6 +350,17 @@ def _note_failure(task: asyncio.Task[None], failures: list[BaseException], on_fa
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
+
+
+def _own_address() -> str:
+    """The address by which handsets of the local network reach this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Of UDP, nothing is sent by this: the kernel only looks up which way it would go.
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
 
 
 def _lines(plans: Plans) -> int:
