@@ -76,6 +76,9 @@ def start(
         level=logging.DEBUG if verbose else logging.INFO, stream=sys.stderr,
         format="%(asctime)s %(levelname)-8s %(name)s: %(message)s",
     )
+    if not verbose:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+
     context.obj = config
     if version:
         print(f"pbx {__version__}")
