@@ -422,7 +422,9 @@ class Call:
         return admitted.request.caller
 
     def leg_failed(self, leg: Leg, error: AriError) -> None:
-        self.note("leg_failed", target=leg.target, status=error.status, message=error.message)
+        # With 500 Asterisk refuses to create a channel to where no handset is registered; it does not say so.
+        nobody = error.operation == "channels.create" and error.status == 500
+        self.note("leg_failed", target=leg.target, why="nobody is registered there" if nobody else str(error))
         if not leg.entered:
             leg.never_was(Cause.SUBSCRIBER_ABSENT)
 
