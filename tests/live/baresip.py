@@ -14,6 +14,7 @@ from pbx.ports import free_port
 from pbx.prefix import Prefix
 
 _ANSWER_WITHIN = 5.0  # seconds; it takes a few milliseconds
+_FAREWELL = 1.0  # seconds to sign off in; it takes a few milliseconds
 _LIFETIME = 900  # seconds after which a process ends by itself, whatever became of the test that started it
 
 # Two things of baresip 1.1 shape this. Its file player crashes when it is stopped as soon as it is started, which
@@ -98,8 +99,8 @@ class Baresip:
         with contextlib.suppress(Refused):
             await self.command("quit")
         try:
-            await asyncio.wait_for(self._process.wait(), _ANSWER_WITHIN)
-        except TimeoutError:
+            await asyncio.wait_for(self._process.wait(), _FAREWELL)
+        except TimeoutError:  # its server does not answer any more
             self._process.kill()
             await self._process.wait()
         await self._listening

@@ -300,8 +300,10 @@ class Phone:
         if call.established:
             call.heard = self._recording("dec")
             # The files are named by the second: the next call must not find this one's.
+            past = self._folder / f"call-{self.calls.index(call) + 1}"
+            past.mkdir()
             for file in self._baresip.heard.iterdir():
-                file.unlink()
+                file.rename(past / file.name)
 
     async def _until(
         self, happened: Callable[[], object], what: str, within: float, excuse: Callable[[], str] = str

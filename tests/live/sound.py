@@ -123,7 +123,10 @@ def silence(seconds: float, *, rate: int = TELEPHONE) -> Sound:
 
 @dataclass(frozen=True)
 class Match:
-    """Where a prompt lies within a recording (seconds), and how alike the two are there (0 to 1)."""
+    """Where a prompt lies within a recording (seconds), and how alike the two are there (0 to 1).
+
+    `end` is that of its last sound which must be heard; a key may have cut short what comes after.
+    """
 
     begin: float
     end: float
@@ -150,10 +153,9 @@ def search(prompt: Sound, recording: Sound) -> Match:
     offset = int(np.argmax(_correlation(wanted, given)))
     likenesses = [_likeness_near(piece, given, offset + at) for at, piece in _pieces(wanted)]
     alike = sum(likeness >= _ALIKE for likeness in likenesses)
-    begin = offset / TELEPHONE - silent_before
     return Match(
-        begin=begin,
-        end=begin + prompt.seconds,
+        begin=offset / TELEPHONE - silent_before,
+        end=(offset + len(wanted)) / TELEPHONE,
         likeness=float(np.mean(likenesses)),
         found=alike >= _MOST * len(likenesses),
     )

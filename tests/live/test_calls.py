@@ -82,28 +82,30 @@ async def test_nobody_answers_and_the_message_lights_the_lamp(acme: Pbx) -> None
     assert (record.outcome, record.ended_by) == ("voicemail", "caller")
 
 
-async def test_the_owner_of_a_box_listens_and_deletes_and_the_lamp_goes_out(acme: Pbx) -> None:
-    alice = await acme.handset("101")
+async def test_a_message_left_while_her_telephone_was_off_is_heard_and_deleted_by_its_owner(acme: Pbx) -> None:
+    bob = await acme.handset("102", playing=silence(1))
     speech = (await acme.prompt("vm-review")).first(3.0)
-    call = await acme.carrier.calls(COMPANY, playing=silence(1))
-    await call.is_connected()
-    await call.presses("1")
-    await call.hears(await acme.spoken(ALICE_IS_OUT), within=15)
-    await call.hears(await acme.prompt("beep"))
-    await call.says(speech)
-    await call.hangs_up()
-    await alice.lamp_shows(new=1)
+    await bob.dials("103")
+    await bob.hears(await acme.spoken(
+        "Votre correspondant n'est pas disponible. Laissez votre message après le bip, puis raccrochez."
+    ))
+    await bob.hears(await acme.prompt("beep"))
+    await bob.says(speech)
+    await bob.hangs_up()
+    await acme.record("102")
 
-    await alice.dials("*98")
-    await alice.is_connected()
-    await alice.presses("4711#")
-    await alice.hears(await acme.spoken("Nouveau message, reçu le"))
-    await alice.hears(speech, within=20)
-    await alice.hears((await acme.spoken("Pour réécouter, tapez 1. Pour conserver, tapez 2. Pour effacer, tapez 3.")))
-    await alice.presses("3")
-    await alice.hears(await acme.spoken("Message effacé."))
-    await alice.lamp_shows(new=0)
-    assert await acme.messages("101") == []
+    chloe = await acme.handset("103")
+    await chloe.lamp_shows(new=1)
+    await chloe.dials("*98")
+    await chloe.is_connected()
+    await chloe.presses("3105#")
+    await chloe.hears(await acme.spoken("Nouveau message, reçu le"))
+    await chloe.hears(speech, within=20)
+    await chloe.hears((await acme.spoken("Pour réécouter, tapez 1. Pour conserver, tapez 2. Pour effacer, tapez 3.")))
+    await chloe.presses("3")
+    await chloe.hears(await acme.spoken("Message effacé."))
+    await chloe.lamp_shows(new=0)
+    assert await acme.messages("103") == []
 
 
 async def test_a_busy_line_is_told_to_the_caller(acme: Pbx) -> None:
