@@ -249,7 +249,16 @@ class Pbx:
     # Inside
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def asterisk_pid(self) -> int:
+        return int((self.var / f"asterisk-{self.config.node}" / "run" / "asterisk.pid").read_text())
+
+    @property
     def log_file(self) -> Path:
+
         return self.folder / "log"
 
     async def _ari(self, path: str) -> Any:
