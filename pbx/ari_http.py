@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections import deque
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,13 +29,16 @@ from pbx.ari_api import Event
 
 log = logging.getLogger(__name__)
 
-_CONNECT = 5.0  # seconds for the event stream to open
+_CONNECT = 5.0  # seconds for the connection of the event stream
+_OPEN = 60.0  # seconds for the stream to open on it
+_QUIET = 2.0  # seconds without an event before one is asked for
+_ECHO = 3.0  # seconds for that one to come
 _HEARTBEAT = 5.0  # seconds; Asterisk itself never pings
 _IDLE = 10.0  # seconds; below the 15 after which an Asterisk of default settings closes a silent connection
 _RECEIVE_BUFFER = 4 << 20  # bytes in the kernel, for the moments in which nobody reads
 _BATCH = 100  # events handled before the reader gets its turn
 _JSON = {"Content-Type": "application/json"}
-_OPEN = "events.event_websocket"
+_OPENING, _ASKING = "events.event_websocket", "events.user_event"
 
 
 class HttpWire:
@@ -52,7 +56,7 @@ class HttpWire:
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         headers = {"Authorization": f"Basic {token}"}
         self._commands = _session(headers, aiohttp.TCPConnector(limit=connections, keepalive_timeout=_IDLE))
-        self._events = _session(headers, aiohttp.TCPConnector(socket_factory=_roomy_socket))
+        self._events = _session(headers, aiohttp.TCPConnector(socket_factory=_roomy_socket), sock_connect=_CONNECT)
         self._stream: _EventStream | None = None
 
     async def connect(self, app: str, deliver: Callable[[Event], None]) -> None:
@@ -60,17 +64,19 @@ class HttpWire:
             await self._stream.close()
         url = f"{self._base}/events?{urlencode({'app': app, 'subscribeAll': 'false'})}"
         try:
-            async with asyncio.timeout(_CONNECT):
+            # An Asterisk that stands still opens it when it goes on. It would do so also for attempts given up
+            # before, and each would take the application from the one that is in use.
+            async with asyncio.timeout(_OPEN):
                 websocket = await self._events.ws_connect(
                     url, heartbeat=_HEARTBEAT, timeout=aiohttp.ClientWSTimeout(ws_close=1.0), max_msg_size=0,
                     decode_text=False,
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise _refusal(_OPEN, error.status, b"") from None
+            raise _refusal(_OPENING, error.status, b"") from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise _no_answer(_OPEN, error, _CONNECT) from None
+            raise _no_answer(_OPENING, error, _OPEN) from None
         metrics.ari_connections.inc()
-        self._stream = _EventStream(websocket, deliver)
+        self._stream = _EventStream(websocket, deliver, lambda: self._ask_for_event(app))
 
     async def lost(self) -> str:
         return await self._stream.lost() if self._stream else "never connected"
@@ -108,6 +114,9 @@ class HttpWire:
         except orjson.JSONDecodeError:
             raise AriError(operation, status, "the answer is not JSON") from None
 
+    async def _ask_for_event(self, app: str) -> None:
+        await self.request(_ASKING, "POST", "/events/user/echo", {"application": app}, None, _ECHO)
+
     async def close(self) -> None:
         if self._stream:
             await self._stream.close()
@@ -115,13 +124,15 @@ class HttpWire:
         await self._commands.close()
 
 
-def _session(headers: Mapping[str, str], connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+def _session(
+    headers: Mapping[str, str], connector: aiohttp.TCPConnector, *, sock_connect: float | None = None
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         headers=headers,
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # each request has a deadline of its own
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=sock_connect),  # each request has a deadline of its own
     )
 
 
@@ -129,26 +140,33 @@ class _EventStream:
     """One WebSocket. A task only reads, for Asterisk refuses SIP when nobody takes its events; another handles them."""
 
     def __init__(
-        self, websocket: aiohttp.ClientWebSocketResponse[Any], deliver: Callable[[Event], None]
+        self, websocket: aiohttp.ClientWebSocketResponse[Any], deliver: Callable[[Event], None],
+        ask_for_event: Callable[[], Awaitable[None]],
     ) -> None:
         self._websocket = websocket
         self._deliver = deliver
+        self._ask_for_event = ask_for_event
         self._unread: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
         self._handler = asyncio.create_task(self._handle())
+        self._heard = asyncio.Event()
+        self._watcher = asyncio.create_task(self._watch())
 
     async def lost(self) -> str:
-        await asyncio.wait((self._handler,))
+        await asyncio.wait((self._handler, self._watcher), return_when=asyncio.FIRST_COMPLETED)
+        if self._watcher.done() and not self._watcher.cancelled():
+            return self._watcher.result()
         if self._handler.cancelled() or self._reader.cancelled():
             return "closed by us"
         self._handler.result()  # a mistake of `deliver` is not kept quiet
         return self._reader.result()
 
     async def close(self) -> None:
-        self._reader.cancel()
-        self._handler.cancel()
-        await asyncio.wait((self._reader, self._handler))
+        tasks = self._reader, self._handler, self._watcher
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await self._websocket.close()
 
     async def _read(self) -> str:
@@ -158,12 +176,33 @@ class _EventStream:
                 if message.type is aiohttp.WSMsgType.TEXT:
                     self._unread.append(message.data)
                     self._arrived.set()
+                    self._heard.set()
                 elif message.type is aiohttp.WSMsgType.ERROR:
                     return f"{message.data}"
                 elif message.type is not aiohttp.WSMsgType.BINARY:
                     return f"closed with {self._websocket.close_code}"
         finally:
             self._arrived.set()
+
+    async def _watch(self) -> str:
+        """Finds out that a stream which stands has fallen silent.
+
+        An Asterisk that stood still for a while finds our former stream closed when it goes on, and may take the
+        application from the present one as it clears that away. It says nothing, and no call would end any more.
+        """
+        while True:
+            self._heard.clear()
+            await asyncio.sleep(_QUIET)
+            if self._heard.is_set():
+                continue
+            try:
+                await self._ask_for_event()
+                async with asyncio.timeout(_ECHO):
+                    await self._heard.wait()
+            except Unreachable:
+                pass  # it has no time for us, which says nothing about the stream
+            except (AriError, TimeoutError) as error:
+                return str(error) or "open, but silent"
 
     async def _handle(self) -> None:
         while self._unread or not self._reader.done():

@@ -51,6 +51,7 @@ class AriServer:
         self.streams: list[web.WebSocketResponse] = []
         self.connections = 0
         self.hangs_up_after_each_answer = False
+        self.silent = False  # it sends no events, though its streams stand
         self.port = 0
         self._connected = asyncio.Condition()
 
@@ -108,6 +109,8 @@ class AriServer:
             return await special() if callable(special) else special
         if method == "GET":
             return self._state(path)
+        if path.startswith("/events/user/") and not self.silent:
+            await self.send({"type": "ChannelUserevent", "eventname": path.rpartition("/")[2], "userevent": {}})
         if path.endswith("/eventFilter"):
             return 200, {}
         return 204, None

@@ -19,6 +19,7 @@ from ari_server import Reply
 from ari_server import ari_server
 from ari_server import channel
 from ari_server import connected
+from ari_server import soon
 from prometheus_client import REGISTRY
 
 from pbx.ari import Ari
@@ -191,6 +192,23 @@ async def test_a_refused_password_is_reported_and_not_told(
     assert "user or password refused" in str(opening.value)
     assert asking.value.status == 401
     assert PASSWORD not in caplog.text + repr(opening.value) + repr(asking.value) + repr(vars(opening.value))
+
+
+async def test_a_stream_that_stands_but_is_silent_is_opened_anew(
+    server: AriServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an Asterisk stood still for a while, a stream may be open and bring no event any more."""
+    monkeypatch.setattr("pbx.ari_http._QUIET", 0.02)
+    monkeypatch.setattr("pbx.ari_http._ECHO", 0.5)
+    async with connected(server):
+        while len(server.requests("POST", "/events/user/echo")) < 3:
+            await asyncio.sleep(0.01)
+        assert len(server.streams) == 1  # each was heard
+        server.silent = True
+        await soon(server.streams_opened(2))
+        server.silent = False
+        server.replies["POST /events/user/echo"] = 404, {"message": "Application not found"}
+        await soon(server.streams_opened(3))
 
 
 async def test_a_password_does_not_belong_into_the_address() -> None:
