@@ -24,6 +24,7 @@ from rich.table import Table
 from pbx import __version__
 from pbx.app import CONTRACTS
 from pbx.app import AppError
+from pbx.app import emergency_calls
 from pbx.app import installation
 from pbx.app import serve
 from pbx.ami import AmiError
@@ -38,6 +39,8 @@ from pbx.contract import installed
 from pbx.contract import load_contracts
 from pbx.database import StoreError
 from pbx.dialplan import check as check_plans
+from pbx.dialplan import load_plans
+from pbx.emergency_call import readiness
 from pbx.manual import manual
 from pbx.manual import schema as plan_schema
 from pbx.prefix import ProgramMissing
@@ -55,6 +58,8 @@ EXPECTED = (AppError, AsteriskError, StoreError, ProgramMissing, SpeechError, Ar
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
 contract_commands = typer.Typer(help="Contract profiles: what each clause asks, and what holds calls to it.")
 app.add_typer(contract_commands, name="contract")
+emergency_commands = typer.Typer(help="Emergency calls: who can make them, and what is missing.")
+app.add_typer(emergency_commands, name="emergency")
 # A table that goes into a file or another program is not squeezed into a terminal.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
@@ -78,7 +83,6 @@ def start(
     )
     if not verbose:
         logging.getLogger("alembic").setLevel(logging.WARNING)
-
     context.obj = config
     if version:
         print(f"pbx {__version__}")
@@ -206,6 +210,29 @@ def _clauses(profile: Profile, french: bool) -> Table:
         held = f"waits for {lacking}" if lacking else f"policy {rule.policy}"
         table.add_row(rule.rule, str(rule.clause), rule.says.fr if french else rule.says.en, values, held)
     return table
+
+
+@emergency_commands.command("status")
+def emergency_status(context: typer.Context) -> None:
+    """Tells for every line whether it can call for help now, and what is missing. Exits 1 if one cannot.
+
+    By the configuration and the plans alone: whether the trunks work, a test call tells.
+    """
+    config = load_config(context.obj)
+    calls = emergency_calls(config)
+    lines = list(readiness(calls, load_plans(config.plans, installation(config))))
+    table = Table("line", "name", "can call", "goes out", "shows", "tells", "missing", box=None)
+    for line in lines:
+        can = "no" if line.problems else " ".join(line.numbers)
+        ways = " ".join(f"{route.number}@{route.trunk}" for route in line.routes)
+        missing = "; ".join((*line.problems, *line.gaps))
+        table.add_row(line.line, line.name, can, ways, line.shown, line.place, missing)
+    out.print(table)
+    for country in dict.fromkeys(line.country for line in lines):
+        for doubt in calls.tables.doubts(country):
+            print(doubt, file=sys.stderr)
+    if any(line.problems for line in lines):
+        raise typer.Exit(PROBLEMS)
 
 
 async def _from_store(config: Config, query: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -109,11 +110,18 @@ class Tables:
     def numbers(self, country: str) -> tuple[Emergency, ...]:
         """The emergency numbers of a country: as listed, then others known, but those of up to four digits only."""
         listed = self._listed.get(country, {})
-        return (*listed.values(), *(one for number, one in _known(country).items() if number not in listed))
+        return (*listed.values(), *(one for number, one in _known(str(country)).items() if number not in listed))
 
     def general(self, country: str) -> Emergency | None:
         """The number that takes every emergency: 112, or 911; None where nobody knows one."""
         return self._serving(GENERAL, country)
+
+    def doubts(self, country: str) -> Iterator[Problem]:
+        """What is not certain in the table of a country, as warnings at their places."""
+        table = self.by_country.get(country)
+        for number, row in table.numbers.items() if table else ():
+            if row.recheck:
+                yield Problem(number.where, f"{number} is to be checked: {row.recheck}", warning=True)
 
     def _serving(self, service: str, country: str) -> Emergency | None:
         """The first vital number for a service, in the table's order."""
@@ -171,6 +179,7 @@ class Centres(Model):
 
 @functools.cache
 def _known(country: str) -> dict[str, Emergency]:
+    # Worked out at start, for the countries of all plans: this takes as long as a call has no time for.
     # phonenumbers tells only whether a number is one. Five countries have a second one of five or six digits.
     every = ("112", "911", *(str(number) for number in range(10, 10_000)))
     return {number: Emergency(number) for number in every if _known_exactly(number, country)}

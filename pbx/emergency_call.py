@@ -197,50 +197,60 @@ class EmergencyCalls:
 class Readiness:
     """Whether a line can call for help now, by configuration and plans alone.
 
-    `problems` keep it from doing so; with `gaps` the call goes out, but the centre is told less than it could be.
+    `numbers` are the vital ones of its country, `routes` those of the number for everything, `place` the address that
+    is told. `problems` keep it from calling; with `gaps` the call goes out, but the centre is told less than it could.
     """
 
     line: str
     name: str
-    site: str
+    country: str
     numbers: tuple[str, ...]
     routes: tuple[Route, ...]
     shown: str
-    location: str
+    place: str
     problems: tuple[str, ...]
     gaps: tuple[str, ...]
 
 
 def readiness(calls: EmergencyCalls, plans: Plans) -> Iterator[Readiness]:
-    """Every line of every plan."""
+    """Of every line of every plan."""
     for plan in plans:
         for line in plan.lines.values():
-            yield _readiness(calls, plan, line)
+            origin = calls.origin(plan, line)
+            general = calls.tables.general(origin.country)
+            yield Readiness(
+                origin.device, line.name, origin.country,
+                numbers=tuple(one.number for one in calls.tables.numbers(origin.country) if one.kind == "vital"),
+                routes=tuple(calls.routes(general, origin)) if general else (),
+                shown=origin.shown.number,
+                place=_one_line(origin.address) if origin.address else "",
+                problems=tuple(_problems(calls, origin)),
+                gaps=tuple(_gaps(calls, plan, line, origin)),
+            )
 
 
-def _readiness(calls: EmergencyCalls, plan: Plan, line: Line) -> Readiness:
-    origin = calls.origin(plan, line)
-    general = calls.tables.general(origin.country)
-    vital = tuple(one.number for one in calls.tables.numbers(origin.country) if one.kind == "vital")
-    routes = calls.routes(general, origin) if general else []
-    problems, gaps = [], []
-    if general is None:
-        remedy = f"write config/emergency/{origin.country}.yml"
-        problems.append(f"no emergency number of {origin.country} is known: {remedy}")
-    elif not routes:
-        problems.append("no trunk is in use: enable one in config/pbx.yml")
+def _problems(calls: EmergencyCalls, origin: Origin) -> Iterator[str]:
+    if calls.tables.general(origin.country) is None:
+        country = origin.country
+        yield f"no emergency number of {country} is known: write {country}.yml into config/emergency"
+    if not calls.ways:
+        yield "no trunk is in use: enable one in config/pbx.yml"
+
+
+def _gaps(calls: EmergencyCalls, plan: Plan, line: Line, origin: Origin) -> Iterator[str]:
     if not origin.shown.number:
-        gaps.append("nobody can call back: give the line, its site or the tenant a number")
+        yield 'nobody can call back: give the line or its site a "number"'
     elif origin.shown.number not in plan.answers:
-        gaps.append(f'{origin.shown.number} is shown, but nobody answers it: put it under "numbers"')
+        yield f'nobody answers {origin.shown.number}: say under "numbers" who does'
+    engine = any(way.translation == "engine" for way in calls.ways)
     if origin.address is None:
-        gaps.append(f'no location is sent: write the address of {f"site {line.site}" if line.site else "the site"}')
-    elif calls.centres and general and not calls.centres.numbers(str(origin.address.insee), general.number):
-        gaps.append("the list of centres does not know this place: its INSEE code is missing, or not in the list")
-    where = ", ".join(str(part) for part in (
-        origin.address.house, origin.address.street, origin.address.postcode, origin.address.city
-    ) if part) if origin.address else ""
-    return Readiness(
-        plan.identity(line), line.name, str(line.site or next(iter(plan.sites), "")), vital, tuple(routes),
-        origin.shown.number, where, tuple(problems), tuple(gaps),
-    )
+        yield f'no place is told: write the "address" of {f"site {line.site}" if line.site else "its site"}'
+    elif engine and not origin.address.insee:
+        yield 'the centre is not found: the address has no "insee"'
+    elif engine and calls.centres and origin.address.insee not in calls.centres.communes:
+        yield f"the centre is not found: commune {origin.address.insee} is not in the list of centres"
+
+
+def _one_line(address: Address) -> str:
+    street = f"{address.house or ''} {address.street}".strip()
+    return f"{street}, {address.postcode} {address.city}"

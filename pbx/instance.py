@@ -24,6 +24,7 @@ from jinja2 import FileSystemLoader
 from jinja2 import StrictUndefined
 
 from pbx import __version__
+from pbx.location import civic
 from pbx.ports import FIRST_FREE
 from pbx.ports import LAST_FREE
 from pbx.ports import free_port
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pbx.config import Trunk
     from pbx.dialplan import Plan
     from pbx.prefix import Prefix
+    from pbx.tenant import Line
 
 TEMPLATES = Path(__file__).parent.parent / "asterisk"
 # What a running Asterisk takes over without a restart. Listeners and modules are not among it.
@@ -57,8 +59,8 @@ _PASSWORD_LENGTH = 16  # 80 bits
 class Handset:
     """A line as Asterisk knows it.
 
-    `identity` is its SIP user name ("acme-101"), `number` what colleagues dial ("101"), `shown` the E.164 number that
-    an emergency call shows, empty if there is none.
+    `identity` is its SIP user name ("acme-101"), `number` what colleagues dial ("101"). An emergency call shows the
+    E.164 number `shown`, and tells the `place` (see location.civic); empty if there is none.
     """
 
     identity: str
@@ -66,6 +68,7 @@ class Handset:
     name: str
     language: str
     shown: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,7 @@ class Office:
 
 def office(plan: Plan) -> Office:
     """What Asterisk must know of a plan. A number answered by a flow rings the first line while there is no engine."""
-    handsets = [
-        Handset(plan.identity(line), line.id, line.name, line.language or plan.language, plan.caller_id(line).number)
-        for line in plan.lines.values()
-    ]
+    handsets = [_handset(plan, line) for line in plan.lines.values()]
     emergency: dict[str, str] = {}
     for site in (*plan.sites.values(), None):
         country = (site.country if site else None) or plan.country
@@ -107,6 +107,14 @@ def office(plan: Plan) -> Office:
         if number.startswith("+") and ringing:
             rings[number] = [plan.identity(plan.lines[line]) for line in ringing]
     return Office(plan.tenant, plan.languages, handsets, emergency, rings)
+
+
+def _handset(plan: Plan, line: Line) -> Handset:
+    site, language = plan.site_of(line), line.language or plan.language
+    place = civic(site.address, country=plan.country_of(site), language=language) if site.address else ""
+    return Handset(
+        plan.identity(line), line.id, line.name, language, plan.shown_in_emergency(line).number, place
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Pbx:
         self.server = f"127.0.0.1:{self.asterisk.sip_port}"
         self.carrier = Carrier(
             self.folder / "carrier", self._prefix, self._people, server=self.server, port=trunk_port,
-            noticed=self._trunk_is_up,
+            noticed=self.trunk_is_up,
         )
         self.forget_the_past()
 
@@ -258,7 +258,6 @@ class Pbx:
 
     @property
     def log_file(self) -> Path:
-
         return self.folder / "log"
 
     async def _ari(self, path: str) -> Any:
@@ -268,7 +267,7 @@ class Pbx:
             async with session.get(f"{access.url}/ari/{path}") as response:
                 return await response.json()
 
-    async def _trunk_is_up(self) -> None:
+    async def trunk_is_up(self) -> None:
         # Asterisk looks for its trunks once a minute, and has looked in vain so far.
         await self.asterisk_cli("pjsip qualify trunk-carrier")
 
