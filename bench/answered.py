@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests var/venv/bin/python bench/answered.py [CALLS] [PER_SECOND]
 
-The same scripted caller calls two numbers of one PBX: one is answered by Asterisk's own dialplan (Answer, Wait, Hangup),
+The same caller calls two numbers of one PBX: one is answered by the dialplan of Asterisk (Answer, Wait, Hangup),
 the other by a plan (answer, wait, hangup) with record and metrics. Quote the ratio: machines differ and are noisy.
 """
 
