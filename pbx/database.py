@@ -177,6 +177,16 @@ workers = Table(
     _required("epoch", BigInteger),
 )
 
+# What policies remember, each in a form of its own; nothing searches inside.
+policy_states = Table(
+    "policy_states",
+    schema,
+    Column("policy", Text, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    _required("state", JSON),
+)
+
 
 class Database:
     """An SQLite file or a PostgreSQL database, at the current schema once `open` has returned.
@@ -248,11 +258,18 @@ class Database:
         return await asyncio.shield(task)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A connection whose statements take effect together, at the end of the block. Raises StoreError."""
+    async def transaction(self, *, reads_to_write: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection whose statements take effect together, at the end of the block. Raises StoreError.
+
+        With `reads_to_write` nobody else writes to SQLite from the beginning on: a reader that became a writer later
+        would be refused if another one was faster. In PostgreSQL it is for the statements to lock their rows.
+        """
         try:
-            async with self._engine.begin() as connection:
-                yield connection
+            async with self._engine.connect() as connection:
+                if reads_to_write:
+                    await connection.execution_options(begin="BEGIN IMMEDIATE")
+                async with connection.begin():
+                    yield connection
         except (SQLAlchemyError, OSError) as error:
             raise self._explained(error) from error
 

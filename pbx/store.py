@@ -30,6 +30,7 @@ from typing import TypeVar
 import orjson
 from sqlalchemy import Executable
 from sqlalchemy import Table
+from sqlalchemy import and_
 from sqlalchemy import delete
 from sqlalchemy import func
 from sqlalchemy import insert
@@ -44,9 +45,11 @@ from pbx.database import Database
 from pbx.database import StoreError
 from pbx.outbox import Outbox
 
-__all__ = ["AnyStore", "CallRecord", "LegRecord", "MemoryStore", "Message", "Moment", "Store", "StoreError"]
+__all__ = ["AnyStore", "CallRecord", "LegRecord", "MemoryStore", "Message", "Moment", "State", "Store", "StoreError"]
 
 log = logging.getLogger(__name__)
+
+State = dict[str, Any]  # what JSON can hold
 
 _ZERO = timedelta()
 _MILLISECOND = timedelta(milliseconds=1)
@@ -257,6 +260,35 @@ class Store:
             rows = (await connection.execute(query)).all()
         return {(tenant, box): (every - heard, heard) for tenant, box, every, heard in rows}
 
+    # -- what policies remember -----------------------------------------------------------------
+
+    @_to_its_end
+    async def states(self, policy: str, tenant: str | None = None) -> dict[tuple[str, str], State]:
+        """All that a policy remembers, of one tenant or of all, by (tenant, key)."""
+        table = database.policy_states
+        query = select(table).where(table.c.policy == policy)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).mappings()
+            return {(row["tenant"], row["key"]): row["state"] for row in rows}
+
+    @_to_its_end
+    async def change(self, policy: str, tenant: str, key: str, change: Callable[[State], _T]) -> _T:
+        """Lets `change` alter what a policy remembers under a key (at first nothing), and gives what it returns.
+
+        Of several engines that change the same at once, each sees what the one before it made of it.
+        """
+        table = database.policy_states
+        row = {"policy": policy, "tenant": tenant, "key": key}
+        this = and_(*(table.c[name] == value for name, value in row.items()))
+        async with self._database.transaction(reads_to_write=True) as connection:
+            await connection.execute(self._database.insert(table).values(**row, state={}).on_conflict_do_nothing())
+            state = (await connection.execute(select(table.c.state).where(this).with_for_update())).scalar_one()
+            result = change(state)
+            await connection.execute(update(table).where(this).values(state=state))
+        return result
+
     @_to_its_end
     async def _records(self, query: Any) -> list[CallRecord]:
         async with self._database.transaction() as connection:
@@ -305,6 +337,7 @@ class MemoryStore:
         self._calls: dict[str, bytes] = {}
         self._messages: dict[str, Message] = {}
         self._epochs: dict[tuple[str, str], int] = {}
+        self._states: dict[tuple[str, str, str], bytes] = {}
 
     async def open(self) -> None:
         pass
@@ -365,6 +398,18 @@ class MemoryStore:
             heard = message.heard_at is not None
             counts[message.tenant, message.box] = (new + (not heard), old + heard)
         return counts
+
+    async def states(self, policy: str, tenant: str | None = None) -> dict[tuple[str, str], State]:
+        return {
+            (of, key): orjson.loads(state) for (name, of, key), state in self._states.items()
+            if name == policy and tenant in (None, of)
+        }
+
+    async def change(self, policy: str, tenant: str, key: str, change: Callable[[State], _T]) -> _T:
+        state = orjson.loads(self._states.get((policy, tenant, key), b"{}"))
+        result = change(state)
+        self._states[policy, tenant, key] = orjson.dumps(state)
+        return result
 
     def _in_boxes(self) -> Iterable[Message]:
         return (message for message in self._messages.values() if message.deleted_at is None)

@@ -47,6 +47,7 @@ class Watch:
         self._admitted = admitted
         self._told_answer = False
         self._told_end = False
+        self._hung_up = False
         self._limits: dict[str, _Limit] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,8 +84,9 @@ class Watch:
         self._start(self._speak(words))
 
     def hang_up(self, cause: int, *, clause: str) -> None:
-        if self._told_end:
+        if self._told_end or self._hung_up:
             return
+        self._hung_up = True
         self._call.note("policy", verdict="ended", clause=clause, target=self._leg.target)
         self._start(self._call.hang_up([self._leg], cause))
 
@@ -125,10 +127,12 @@ class Watch:
         if limit is None:
             return
         self._later(limit.when, self._end, limit)
-        for before_ms, words in limit.warnings.items():
-            moment = limit.when - before_ms * _MILLISECOND
-            if moment >= self._call.clock.now():
-                self._later(moment, self._warn_before_end, words)
+        # The warnings of later limits too: an earlier one may yet be put off, as one that is renewed bit by bit.
+        for each in self._limits.values():
+            for before_ms, words in each.warnings.items():
+                moment = each.when - before_ms * _MILLISECOND
+                if self._call.clock.now() <= moment < limit.when:
+                    self._later(moment, self._warn_before_end, words)
 
     def _disarm(self) -> None:
         while self._timers:
@@ -171,8 +175,8 @@ class Watch:
             self._renewing = False
 
     def _earliest(self) -> _Limit | None:
-        """The limit that counts; of two at the same moment the one that warns."""
-        return min(self._limits.values(), key=lambda limit: (limit.when, not limit.warnings), default=None)
+        """The limit that counts."""
+        return min(self._limits.values(), key=lambda limit: limit.when, default=None)
 
     # -- what the caller hears ------------------------------------------------------------------------
 

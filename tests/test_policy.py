@@ -332,7 +332,7 @@ def test_a_talk_ends_at_its_limit_after_a_warning_to_the_caller_alone(tmp_path: 
             assert callee.sounds == []
             record = await record_of(company)
             assert record.ended_by == "engine" and record.legs[0].ended_by == "engine"
-            assert verdicts(record)[-1] == ("ended", "limit")
+            assert verdicts(record)[-1] == ("ended", "max_ms")
             assert [moment["target"] for moment in noted(record, "warned")] == [OUTSIDE]
 
     in_every_order(story)
