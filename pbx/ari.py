@@ -138,6 +138,8 @@ class Ari(Operations):
         self._random = random
         self._listeners: dict[str, Handler] = {}
         self._held: list[Event] | None = None  # events that wait until stock was taken
+        self._lost_at = self._clock.now()
+        self._started = ""  # when the Asterisk that we were connected to last started
         self._flying: set[asyncio.Future[None]] = set()  # requests without an answer yet
 
     def listen(self, object_id: str, handler: Handler) -> None:
@@ -147,8 +149,10 @@ class Ari(Operations):
         `endpoint:TECH/NAME`. A playback's events also go to the channel or bridge it plays to. A handler must not wait.
 
         After a cut, an object that ended meanwhile gets its closing event, and a channel that lives a
-        ChannelStateChange, both marked `synthetic`. Ids of our own end in `.b1` (bridge), `.p1` (playback) or `.r1`
-        (recording): that tells which event is the right one. Any other id is a channel's.
+        ChannelStateChange, both marked `synthetic`, with the time of the cut. The cause of a channel's end is then 0,
+        since nobody knows it, or 41 (temporary failure) when Asterisk itself went down. Ids of our own end in `.b1`
+        (bridge), `.p1` (playback) or `.r1` (recording): that tells which event is the right one. Any other id is a
+        channel's.
         """
         self._listeners[object_id] = handler
 
@@ -203,6 +207,8 @@ class Ari(Operations):
         except AriError as error:
             return str(error)
         finally:
+            if self.connected.is_set():
+                self._lost_at = self._clock.now()
             self.connected.clear()
 
     async def _end(self) -> str:
@@ -223,12 +229,16 @@ class Ari(Operations):
             # What they make may exist a moment from now: until then "not there" does not mean "ended".
             await asyncio.wait(self._flying, timeout=self._timeout)
         await self.applications.filter(self.app, filter=UNHEARD)
-        application, channels, bridges = await asyncio.gather(
-            self.applications.get(self.app), self.channels.list(), self.bridges.list()
+        application, channels, bridges, info = await asyncio.gather(
+            self.applications.get(self.app), self.channels.list(), self.bridges.list(),
+            self.asterisk.get_info(only=["status"]),
         )
+        started = info["status"]["startup_time"]
+        crashed = started != self._started
         ours = set(application["channel_ids"])
         living = {one["id"]: one for one in (*channels, *bridges)}
-        missed = await asyncio.gather(*(self._missed(suspect, living, ours) for suspect in suspects))
+        missed = await asyncio.gather(*(self._missed(suspect, living, ours, crashed) for suspect in suspects))
+        self._started = started
 
         held = self._held or []
         heard_of = {object_id for event in held for object_id in _objects_of(event)}
@@ -252,12 +262,15 @@ class Ari(Operations):
         except Exception:
             log.exception("%s: what is alive after the connect could not be dealt with", self.app)
 
-    async def _missed(self, object_id: str, living: Mapping[str, Any], ours: set[str]) -> Event | None:
+    async def _missed(
+        self, object_id: str, living: Mapping[str, Any], ours: set[str], crashed: bool
+    ) -> Event | None:
         """The event that makes up for those of an object that were missed: how it ended, or a channel's state."""
         made: dict[str, Any] | None
         match _kind(object_id):
             case "channel" if object_id not in living:
-                made = {"type": "ChannelDestroyed", "cause": 0, "cause_txt": "Unknown", "channel": _lost(object_id)}
+                cause, text = (41, "Temporary failure") if crashed else (0, "Unknown")
+                made = {"type": "ChannelDestroyed", "cause": cause, "cause_txt": text, "channel": _lost(object_id)}
             case "channel" if object_id not in ours:
                 made = {"type": "StasisEnd", "channel": living[object_id]}
             case "channel":
@@ -272,7 +285,7 @@ class Ari(Operations):
                 made = None
         if made is None:
             return None
-        timestamp = self._clock.now().isoformat(timespec="milliseconds")
+        timestamp = self._lost_at.isoformat(timespec="milliseconds")
         return cast(Event, made | {"application": self.app, "timestamp": timestamp, "synthetic": True})
 
     async def _playback_ending(self, playback_id: str) -> dict[str, Any] | None:

@@ -483,8 +483,11 @@ class Call:
     async def release(self, cause: int = Cause.NORMAL) -> None:
         """Hangs up whatever is left, clears bridges and listeners, and completes the record. Never raises AriError."""
         legs = [self.caller, *self._legs]
-        await self.hang_up(legs, cause)
-        if not await self.until(lambda: all(leg.gone for leg in legs), FINAL_MS, caller_needed=False):
+        for _ in range(2):  # an Asterisk that stood still at the first word hears the second
+            await self.hang_up(legs, cause)
+            if await self.until(lambda: all(leg.gone for leg in legs), FINAL_MS, caller_needed=False):
+                break
+        else:
             left = [leg.id for leg in legs if not leg.gone]
             log.warning("call %s: Asterisk did not confirm the end of %s", self.id, ", ".join(left))
             self.note("unconfirmed", channels=left)
@@ -505,7 +508,7 @@ class Call:
         record.answered_at = self.caller.answered_at
         record.ended_at = self.caller.ended_at or self.clock.now()
         record.cause = self.caller.released_with if self.caller.released_with is not None else self.caller.cause
-        record.ended_by = record.ended_by or ("caller" if self.caller.released_with is None else "engine")
+        record.ended_by = record.ended_by or self.caller.ended_by
         record.outcome = self._outcome()
 
     def _outcome(self) -> str:
@@ -516,7 +519,7 @@ class Call:
             return self.result
         if self.last_dial:
             return self.last_dial.outcome
-        return "abandoned" if self.record.ended_by == "caller" else "completed"
+        return {"caller": "abandoned", "asterisk": "failed"}.get(self.record.ended_by, "completed")
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -139,7 +139,7 @@ class Engine:
                 await self._from_trunk(call, endpoint)
         except Hangup:
             if call.caller.released_with is None:
-                call.note("caller_left")
+                call.note("asterisk_crashed" if call.caller.crashed else "caller_left")
         except asyncio.CancelledError:
             cause = Cause.TEMPORARY_FAILURE
         except Exception as error:

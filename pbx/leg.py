@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pbx.ari import Ari
     from pbx.ari import Event
     from pbx.ari_api import Channel
+    from pbx.ari_api import ChannelDestroyed
     from pbx.policy import Refused
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ class Leg:
         self.up = False
         self.hanging_up = False  # Asterisk was told to hang it up, by the far end or by us
         self.gone = False
+        self.crashed = False  # it went down with Asterisk itself
         self.cause = Cause.UNKNOWN
         self.dialstatus = ""
         self.bridge_id: str | None = None
@@ -148,7 +150,11 @@ class Leg:
 
     @property
     def ended_by(self) -> str:
-        return "callee" if self.released_with is None else "engine"
+        if self.crashed:
+            return "asterisk"
+        if self.released_with is not None:
+            return "engine"
+        return "callee" if self.target else "caller"
 
     @property
     def outcome(self) -> Outcome:
@@ -189,6 +195,8 @@ class Leg:
             self._left()
         elif event["type"] == "ChannelDestroyed":
             self._destroyed(event.get("cause", 0))
+            if event.get("synthetic"):
+                self._end_unheard(event)
         else:
             return
         self._changed()
@@ -233,6 +241,12 @@ class Leg:
         self.cause = self.cause or cause
         self.ended_at = self._now()
         self._ari.forget(self.id)
+
+    def _end_unheard(self, event: ChannelDestroyed) -> None:
+        """It ended while there was no event stream, and is known to have lived until then."""
+        self.ended_at = datetime.fromisoformat(event["timestamp"])
+        # Only an Asterisk that went down is known as the cause of such an end.
+        self.crashed = not self.hanging_up and event.get("cause", 0) != Cause.UNKNOWN
 
     # -- commands -----------------------------------------------------------------------------
 

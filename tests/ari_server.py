@@ -51,6 +51,7 @@ class AriServer:
         self.streams: list[web.WebSocketResponse] = []
         self.connections = 0
         self.hangs_up_after_each_answer = False
+        self.started = "2026-03-02T08:00:00.000+0000"
         self.silent = False  # it sends no events, though its streams stand
         self.port = 0
         self._connected = asyncio.Condition()
@@ -117,6 +118,8 @@ class AriServer:
 
     def _state(self, path: str) -> Reply:
         _, resource, *rest = path.split("/")
+        if resource == "asterisk":
+            return 200, {"status": {"startup_time": self.started}}
         if resource == "applications":
             ids = self.in_application
             return 200, {"name": APP, "channel_ids": [c["id"] for c in self.channels] if ids is None else list(ids)}

@@ -7,6 +7,9 @@ import time
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Mapping
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -259,6 +262,17 @@ async def test_what_was_missed_is_made_up_for(server: AriServer, ari: Ari) -> No
     assert made[-1]["recording"]["format"] == "wav"
     await soon(ari.connected.wait())
     assert all(ear.heard.empty() for ear in ears.values())
+
+
+async def test_what_went_down_with_asterisk_has_ended_when_the_stream_did(server: AriServer, ari: Ari) -> None:
+    ear = Ear()
+    ari.listen("dead", ear)
+    server.started = "2026-03-02T09:30:00.000+0000"
+    before = datetime.now(UTC)
+    await server.cut()
+    made = await ear.next()
+    assert (made["type"], made["cause"], made["synthetic"]) == ("ChannelDestroyed", 41, True)
+    assert before - timedelta(milliseconds=1) <= datetime.fromisoformat(made["timestamp"]) <= datetime.now(UTC)
 
 
 async def test_events_wait_until_stock_was_taken(server: AriServer, ari: Ari) -> None:

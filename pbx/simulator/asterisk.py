@@ -72,6 +72,7 @@ class Asterisk:
         self._filters: dict[str, frozenset[str]] = {}
         self._made = 0
         self._own = _Connection(self)
+        self.started_at = self.timestamp()
 
     # -- the wire -----------------------------------------------------------------------------
 

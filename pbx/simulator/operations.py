@@ -489,4 +489,7 @@ def _ping(asterisk: Asterisk, request: Request) -> None:
 
 @_operation("asterisk.get_info", "GET", "/asterisk/info")
 def _get_info(asterisk: Asterisk, request: Request) -> None:
-    request.answer({"system": {"version": "22.10.1", "entity_id": "00:00:00:00:00:00"}})
+    request.answer({
+        "system": {"version": "22.10.1", "entity_id": "00:00:00:00:00:00"},
+        "status": {"startup_time": asterisk.started_at, "last_reload_time": asterisk.started_at},
+    })
