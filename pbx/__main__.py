@@ -46,8 +46,11 @@ from pbx.manual import schema as plan_schema
 from pbx.prefix import ProgramMissing
 from pbx.speech import SpeechError
 from pbx.store import CallRecord
+from pbx.store import State
 from pbx.store import Store
 from pbx.yamlfile import Problems
+
+FAIR_USE = "fair-use"  # the policy that counts minutes
 
 PROBLEMS = 1
 CANNOT_RUN = 2
@@ -155,6 +158,42 @@ def explain(
         print(f'there is no call "{call}": ./run calls lists them', file=sys.stderr)
         raise typer.Exit(PROBLEMS)
     print(_json(record) if as_json else story(record))
+
+
+@app.command()
+def usage(
+    context: typer.Context,
+    tenant: Annotated[str | None, typer.Option(help="Of this tenant only.")] = None,
+    cured: Annotated[str | None, typer.Option(metavar="TENANT/LINE", help="Closes the case of this line.")] = None,
+) -> None:
+    """Lists the minutes that each line has used in its service month, and whether that is under review."""
+    config = load_config(context.obj)
+    if cured is not None and not _run(_from_store(config, lambda store: _cure(store, *cured.partition("/")[::2]))):
+        print(f'there is no case to close for "{cured}": ./run usage lists them, as TENANT/LINE', file=sys.stderr)
+        raise typer.Exit(PROBLEMS)
+    lines = _run(_from_store(config, lambda store: store.states(FAIR_USE, tenant)))
+    table = Table("tenant", "line", "month from", "minutes", "of", "state", "answer until (UTC)", box=None)
+    for (of, line), state in sorted(lines.items()):
+        case = state["case"]
+        for month, account in sorted(state["months"].items())[-1:] or [("", {"used_ms": 0, "allowance_ms": 0})]:
+            minutes = f"{account['used_ms'] / 60_000:.1f}"
+            allowance = str(account["allowance_ms"] // 60_000) if month else ""
+            deadline = case.get("deadline", "")[:16] if case["state"] == "notified" else ""
+            table.add_row(of, line or "-", month, minutes, allowance, case["state"], deadline)
+    out.print(table)
+
+
+async def _cure(store: Store, tenant: str, line: str) -> bool:
+    """Whether there was a case to close; a running engine learns of it within a minute."""
+
+    def close(state: State) -> None:
+        state["case"]["state"] = "cured"
+
+    case = (await store.states(FAIR_USE, tenant)).get((tenant, line), {}).get("case", {})
+    if case.get("state") in (None, "observe", "cured"):
+        return False
+    await store.change(FAIR_USE, tenant, line, close)
+    return True
 
 
 def story(record: CallRecord) -> str:
