@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -54,6 +57,7 @@ class Carrier(Endpoint):
         super().__init__("127.0.0.1", server)
         self.port = port
         self.invites: list[Message] = []
+        self.invited_at: list[datetime] = []
         self.behaviours = [answers(0.5)]
         self._arrived = asyncio.Event()
 
@@ -63,6 +67,7 @@ class Carrier(Endpoint):
             known = {invite["Call-ID"] for invite in self.invites}
             if message["Call-ID"] not in known:
                 self.invites.append(message)
+                self.invited_at.append(datetime.now(UTC))
                 self.behaviour = self.behaviours[min(len(self.invites), len(self.behaviours)) - 1]
                 self._arrived.set()
         super().datagram_received(data, address)
@@ -128,6 +133,20 @@ async def test_the_carrier_is_told_who_calls_and_from_where(town: Town) -> None:
     await alice.hangs_up()
     record = await town.pbx.record("101")
     assert (record.direction, record.outcome) == ("outbound", "answered")
+
+
+async def test_the_carrier_hears_of_it_within_a_tenth_of_a_second(town: Town) -> None:
+    alice = await town.pbx.handset("101")
+    for number in range(20):
+        await alice.dials("15")
+        await town.carrier.invited(number + 1)
+        await alice.is_connected()
+        await alice.hangs_up()
+        await town.pbx.is_idle()
+    started = sorted(record.started_at for record in await town.pbx.records(20))
+    taken = sorted(at - start for start, at in zip(started, town.carrier.invited_at, strict=True))
+    # One may be late on a machine that is busy with other things.
+    assert taken[-2] < timedelta(milliseconds=100), taken
 
 
 async def test_a_place_that_is_not_known_is_not_sent(town: Town) -> None:
