@@ -251,7 +251,7 @@ def gate_of(plans: Plans, contracts: Contracts, store: AnyStore, clock: Clock) -
     problems: list[Problem] = []
     for plan in plans:
         if plan.contract is None or not contracts.versions:
-            log.warning("tenant %s is held to no contract", plan.tenant)
+            log.info("tenant %s is held to no contract", plan.tenant)
             continue
         try:
             profile = contracts.valid(plan.contract, clock.now().astimezone(plan.zone).date())

@@ -429,7 +429,7 @@ def _kind(name: Text, kinds: Mapping[str, Kind] | None) -> Kind | None:
     """The class of a policy, seen to be one; None if it is ours and not installed. Raises Problems."""
     installed = {entry.name: entry for entry in entry_points(group=GROUP)} if kinds is None else kinds
     if name not in installed and name in POLICIES:
-        log.warning("%s: policy %s is not installed, and what it is to enforce is not enforced", name.where, name)
+        log.info("%s: policy %s is not installed, and what it is to enforce is not enforced", name.where, name)
         return None
     if name not in installed:
         raise Problems([Problem(name.where, f'no policy "{name}" {suggest(name, installed, "policies")}')])

@@ -424,5 +424,6 @@ def test_settings_that_a_policy_does_not_know_are_told_where_they_stand() -> Non
 
 
 def test_a_policy_that_is_not_installed_yet_holds_nobody_to_anything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     assert [policy.terms.policy for policy in build({"abuse": Open})] == ["abuse"]
     assert "policy lists is not installed" in caplog.text
