@@ -14,7 +14,9 @@ from pbx.ari import Ari
 from pbx.ari import Wire
 from pbx.call import Call
 from pbx.call import Hangup
+from pbx.call import Speaker
 from pbx.clock import Clock
+from pbx.policy import Gate
 from pbx.simulator import Asterisk
 from pbx.simulator import Party
 from pbx.simulator import VirtualClock
@@ -47,6 +49,8 @@ class Switchboard:
         self.ari = Ari(wire, APP, clock=clock)
         self.ari.on_arrival = self._arrived
         self.calls: list[Call] = []
+        self.gate = Gate()
+        self.speaker: Speaker = Echo()
         self._flow = flow
         self._served: list[asyncio.Task[None]] = []
 
@@ -66,7 +70,10 @@ class Switchboard:
             caller_number=channel["caller"]["number"], caller_name="", dialled=event["args"][2], plan_version="",
             started_at=self.clock.now(),
         )
-        call = Call(self.ari, channel["id"], record, app=APP, clock=self.clock, speaker=Echo(), language="en")
+        call = Call(
+            self.ari, channel["id"], record, app=APP, clock=self.clock, speaker=self.speaker, language="en",
+            gate=self.gate,
+        )
         call.caller.on_event(event)
         self.calls.append(call)
         self._served.append(asyncio.create_task(self._serve(call), name=f"call {call.id}"))
