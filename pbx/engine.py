@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 STATIC_ROUTE = "absent-emergency"  # a context of asterisk/extensions.conf.j2
 STOP_S = 5.0  # for the last events of all calls
+LONGEST_NAME = 80  # characters; anybody can write anything into a SIP header
+WITHHELD = {"anonymous", "restricted", "unavailable", "unknown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,8 @@ class Engine:
         caller = channel["caller"]
         record = CallRecord(
             id=f"{who.node}.{who.worker}.{who.epoch}.{self._sequence}", node=who.node, worker=who.worker,
-            epoch=who.epoch, tenant="", direction="inbound", caller_number=caller["number"],
-            caller_name=caller["name"], dialled=dialled, plan_version="", started_at=self._clock.now(),
+            epoch=who.epoch, tenant="", direction="inbound", caller_number=_said(caller["number"]),
+            caller_name=_said(caller["name"]), dialled=dialled, plan_version="", started_at=self._clock.now(),
         )
         call = Call(
             self._ari, channel["id"], record, app=self._app, clock=self._clock, speaker=self._speaker, language="en",
@@ -268,3 +270,9 @@ class Engine:
             pass
         except AriError as error:
             log.warning("%s", error)
+
+
+def _said(text: str) -> str:
+    """What a caller says of himself, fit for records and other people's telephones; "" when he will not say."""
+    shown = "".join(char for char in text if char.isprintable())[:LONGEST_NAME]
+    return "" if shown.lower() in WITHHELD else shown

@@ -37,6 +37,22 @@ async def test_a_number_of_nobody_is_refused_as_unallocated(tmp_path: Path) -> N
         assert noted(record, "unknown_number") == [{"dialled": "+33199000999", "trunk": "trunk-x"}]
 
 
+@pytest.mark.parametrize("number, name, kept", [
+    ("+33536490001", "Zoé", ("+33536490001", "Zoé")),
+    ("anonymous", "Anonymous", ("", "")),
+    ("1\r\nInjected", "a\x00b\x7fc", ("1Injected", "abc")),
+    ("9" * 2000, "n" * 2000, ("9" * 80, "n" * 80)),
+])
+@virtual
+async def test_what_callers_say_of_themselves_is_made_fit_to_keep(
+    tmp_path: Path, number: str, name: str, kept: tuple[str, str]
+) -> None:
+    async with office(plan(tmp_path, "- say: Bonjour")) as company:
+        company.asterisk.call("trunk-x", "+33199000100", caller=number, name=name)
+        record = await record_of(company)
+        assert (record.caller_number, record.caller_name) == kept
+
+
 @virtual
 async def test_callers_are_released_with_a_cause_when_the_engine_stops(tmp_path: Path) -> None:
     async with office(plan(tmp_path, '- dial: "101"')) as company:
