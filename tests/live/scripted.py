@@ -110,6 +110,7 @@ class Dialog:
         self.id = call_id
         self.status = 0
         self.up = False
+        self._cancelled = False
         self.media = Media()
         self._endpoint = endpoint
         self._tag = f"{random.getrandbits(32):x}"
@@ -187,6 +188,8 @@ class Dialog:
             self._end(response.status)
         elif not self.up:
             self._connect(response.body)
+            if self._cancelled:  # the answer came all the same
+                self._hang_up()
 
     def _invited(self, invite: Message) -> None:
         if self._invite is not None:  # once more, or with another offer
@@ -223,6 +226,7 @@ class Dialog:
             self._request("BYE", self._new_branch(), next(self._numbers))
             self._end(0)
         else:
+            self._cancelled = True
             self._request("CANCEL", self._branch, 1)
 
     def _end(self, status: int) -> None:
