@@ -59,8 +59,11 @@ def days(text: str) -> tuple[date, ...]:
 
     Raises ValueError with a message for the admin.
     """
-    first, _, last = text.partition("..")
-    start, end = _date(first), _date(last or first)
+    first, dots, last = text.partition("..")
+    try:
+        start, end = _date(first), _date(last if dots else first)
+    except ValueError:
+        raise ValueError(f'"{text}" is no date: write "2026-12-24", or "2026-08-01..2026-08-15"') from None
     if end < start:
         raise ValueError(f'"{text}" ends before it starts')
     if end - start > _LONGEST:
@@ -69,10 +72,7 @@ def days(text: str) -> tuple[date, ...]:
 
 
 def _date(text: str) -> date:
-    try:
-        return datetime.strptime(text.strip(), "%Y-%m-%d").date()
-    except ValueError:
-        raise ValueError(f'"{text}" is no date: write "2026-12-24", or "2026-08-01..2026-08-15"') from None
+    return datetime.strptime(text.strip(), "%Y-%m-%d").date()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from datetime import date
 from datetime import datetime
@@ -128,6 +129,12 @@ def test_spans_are_read_and_sorted() -> None:
     assert spans("closed") == () and spans("all day") == (Span(0, 1440),)
     assert spans("20:00-24:00") == (Span(1200, 1440),)
     assert spans("22:00-06:00") == (Span(1320, 1800),)
+
+
+@pytest.mark.parametrize("text", ["..", "2026-08-01..", "..2026-08-01", "2026-02-30", "24.12.2026"])
+def test_half_a_range_is_no_date(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f'"{text}" is no date')):
+        days(text)
 
 
 @given(st.text(max_size=30))
