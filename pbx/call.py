@@ -333,6 +333,14 @@ class Call:
         await self.caller.hangup(cause)
         raise Hangup(cause)
 
+    async def let_go(self) -> None:
+        """Ends a call whose flow has ended; always raises Hangup.
+
+        A caller who was not answered is told by his network what became of the last dialling: busy, no answer.
+        """
+        dialled = None if self.caller.up else self.last_dial
+        await self.hangup((dialled.cause if dialled else 0) or Cause.NORMAL)
+
     async def reject(self, cause: int = Cause.REJECTED) -> None:
         """Refuses a call that was not answered, so that the caller's network says why; always raises Hangup."""
         self.note("rejected", cause=cause)

@@ -194,7 +194,7 @@ class Engine:
         call.record.caller_number, call.record.caller_name = line.id, line.name
         call.note("arrived", line=line.id, dialled=call.dialled, plan=plan.version)
         await Run(call, plan, self._services, line=line).flow(route.flow)
-        await call.hangup(Cause.NORMAL)
+        await call.let_go()
 
     async def _from_trunk(self, call: Call, endpoint: str) -> None:
         if self._stopping:
@@ -208,7 +208,7 @@ class Engine:
         self._enter_plan(call, plan, "inbound")
         call.note("arrived", trunk=endpoint, dialled=call.dialled, plan=plan.version)
         await Run(call, plan, self._services).flow(route.flow)
-        await call.hangup(Cause.NORMAL)
+        await call.let_go()
 
     def _company_number(self, dialled: str, endpoint: str) -> tuple[Plan, Route] | None:
         """Whose number was called: carriers write it in full, with or without +, or nationally."""
