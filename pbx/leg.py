@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from typing import Literal
 
 from pbx.ari import Gone
+from pbx.ari import Unreachable
 
 if TYPE_CHECKING:
     from pbx.ari import Ari
@@ -300,6 +301,8 @@ class Leg:
         """Asks Asterisk whether a playback still runs: a missing file can end one without an event."""
         try:
             await self._ari.playbacks.get(playback.id)
+        except Unreachable:
+            pass  # nothing is known; one that stands still goes on later
         except Gone:
             playback.finished = True
             self._ari.forget(playback.id)
