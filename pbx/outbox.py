@@ -178,7 +178,10 @@ class Outbox:
     def _spool_problem(self, error: OSError) -> str:
         path = self._spool.path if self._spool else None
         if isinstance(error, BlockingIOError):
-            return f"the spool {path} is used by another engine: give each engine a directory of its own"
+            return (
+                f"another PBX is running here (it has the spool {path}): stop it, "
+                'or give this one another "node", "worker" or "var" in config/pbx.yml'
+            )
         return f"the spool {path} cannot be used: {error.strerror or error}"
 
 
