@@ -32,14 +32,20 @@ def check(address: str, port: int, kinds: tuple[Kind, ...]) -> None:
             raise PortTaken(_reason(address, port, kind, error.errno)) from None
 
 
-def free_port(address: str, kinds: tuple[Kind, ...], taken: Collection[int] = ()) -> int:
-    """A port that is free right now for all of `kinds`, and not one of `taken`. Raises PortTaken if there is none."""
+def free_port(address: str, kinds: tuple[Kind, ...], taken: Collection[int] = (), *, in_a_row: int = 1) -> int:
+    """A port that is free right now for all of `kinds`, as are the next ones, so many `in_a_row`; none of `taken`.
+
+    Raises PortTaken if there is none.
+    """
     problem = PortTaken(f"no port of {FIRST_FREE} to {LAST_FREE} is free")
-    for port in random.sample(range(FIRST_FREE, LAST_FREE + 1), 100):
-        if port in taken:
+    start = random.randint(FIRST_FREE, LAST_FREE)
+    for port in (*range(start, LAST_FREE + 1), *range(FIRST_FREE, start)):
+        row = range(port, port + in_a_row)
+        if any(one in taken for one in row):
             continue
         try:
-            check(address, port, kinds)
+            for one in row:
+                check(address, one, kinds)
         except PortTaken as error:
             problem = error
         else:

@@ -77,7 +77,7 @@ class Pbx:
         It gets copies of the plans, in which groups and lines ring for `rings_for` ("3s") instead of what they say.
         """
         self.folder.mkdir(parents=True)
-        trunk_port = free_port("127.0.0.1", ("udp", "tcp"))
+        trunk_port = free_port("127.0.0.1", ("udp", "tcp"), in_a_row=2)
         self._api_port = free_port("127.0.0.1", ("tcp",), {trunk_port})
         config_file = self._write_config(self._copies(plans, rings_for), trunk_port)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PBX_")}

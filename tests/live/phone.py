@@ -64,7 +64,7 @@ class Phone:
 
     async def start(self, playing: Sound, *, sip_port: int | None = None) -> None:
         """Starts the telephone; `playing` is what it says in every call until told otherwise."""
-        self.sip_port = sip_port or free_port("127.0.0.1", ("udp", "tcp"))
+        self.sip_port = sip_port or free_port("127.0.0.1", ("udp", "tcp"), in_a_row=2)  # baresip wants the next for TLS
         self._folder.mkdir(parents=True)
         await self._baresip.start(self._file(playing), self.sip_port)
 

@@ -57,7 +57,7 @@ class Town(NamedTuple):
 @pytest.fixture
 async def town(tmp_path: Path, prefix: Prefix) -> AsyncIterator[Town]:
     """Alice and Bob at an Asterisk without an engine, and a carrier that it knows as its trunk."""
-    carrier_port = free_port("127.0.0.1", ("udp", "tcp"))
+    carrier_port = free_port("127.0.0.1", ("udp", "tcp"), in_a_row=2)
     (tmp_path / "pbx.yml").write_text(
         f"var: {tmp_path}/var\nsip: {{bind: 127.0.0.1, port: auto}}\nrtp: auto\n"
         f"asterisk: {{private: {{prefix: {prefix.path}}}}}\n"
