@@ -47,9 +47,10 @@ _LOOK_AGAIN = 0.05
 
 _COMPLAINT = re.compile(r"\b(ERROR|CRITICAL|WARNING)\b|^Traceback|Error:")
 # Asterisk calls these errors or warnings, but they are everyday life: a line rings whose telephone is not there, and
-# a caller hangs up at the very beginning of a prompt.
+# a caller hangs up as he is answered, as he is hung up on, or at the very beginning of a prompt.
 _ORDINARY = re.compile(
     r"Could not create dialog to invalid URI|Failed to create outgoing session to endpoint|Playback failed for sound:"
+    r"|Failed to answer channel|Session already DISCONNECTED"
 )
 
 T = TypeVar("T")
@@ -79,16 +80,9 @@ class Pbx:
         self.folder.mkdir(parents=True)
         trunk_port = free_port("127.0.0.1", ("udp", "tcp"), in_a_row=2)
         self._api_port = free_port("127.0.0.1", ("tcp",), {trunk_port})
-        config_file = self._write_config(self._copies(plans, rings_for), trunk_port)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PBX_")}
-        with self.log_file.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "pbx", "--config", str(config_file),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env=environment,
-            )
-        self._reading = asyncio.create_task(self._read_output())
-        await self._is_ready()
-        self.config = load_config(config_file, {})
+        self._config_file = self._write_config(self._copies(plans, rings_for), trunk_port)
+        await self.starts_again()
+        self.config = load_config(self._config_file, {})
         # Not started, only asked: the PBX's own process has it.
         self.asterisk = PrivateAsterisk(self.config, app=f"pbx-{self.config.worker}")
         self.store = Store(self.config.database_url, clock=SystemClock(), spool=None)
@@ -99,6 +93,24 @@ class Pbx:
             noticed=self.trunk_is_up,
         )
         self.forget_the_past()
+
+    async def starts_again(self) -> None:
+        """Starts it in its folder and returns when it takes calls."""
+        self._ready.clear()
+        with self.log_file.open("ab") as log:
+            self._process = await self._run_program(stdout=asyncio.subprocess.PIPE, stderr=log)
+        self._reading = asyncio.create_task(self._read_output())
+        await self._is_ready()
+
+    async def starts_twice(self) -> tuple[int, str]:
+        """Starts another one in the same folder; gives its exit status and what it complained of."""
+        process = await self._run_program(stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
+        try:
+            _, complaint = await asyncio.wait_for(process.communicate(), _READY_WITHIN)
+        except TimeoutError:
+            process.terminate()
+            raise
+        return await process.wait(), complaint.decode()
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ends all telephones, then the PBX. Gives its exit status; -9 when it had to be killed."""
@@ -130,6 +142,16 @@ class Pbx:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    async def takes_calls(self, *, within: float = _READY_WITHIN) -> None:
+        """Waits until it is connected to its Asterisk."""
+
+        async def connected() -> bool:
+            async with self._session() as session:
+                async with session.get(f"http://127.0.0.1:{self._api_port}/readyz") as response:
+                    return response.status == 200
+
+        await _until(connected, "the PBX takes calls", within)
 
     # People and what they hear
 
@@ -311,6 +333,13 @@ class Pbx:
     def _session(self) -> aiohttp.ClientSession:
         token = (self.var / "api-token").read_text().strip()
         return aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"})
+
+    async def _run_program(self, **streams: Any) -> asyncio.subprocess.Process:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PBX_")}
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "pbx", "--config", str(self._config_file), stdin=asyncio.subprocess.DEVNULL,
+            cwd=ROOT, env=environment, **streams,
+        )
 
     async def _read_output(self) -> None:
         assert self._process.stdout
