@@ -556,7 +556,7 @@ async def test_a_damaged_line_of_the_spool_is_set_aside(
 
 async def test_one_spool_serves_one_engine(any_database: AnyDatabase, open_store: OpenStore) -> None:
     await open_store(any_database).open()
-    with pytest.raises(StoreError, match="used by another engine"):
+    with pytest.raises(StoreError, match="another PBX is running here"):
         await open_store(any_database).open()
 
 
