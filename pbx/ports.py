@@ -39,7 +39,8 @@ def free_port(address: str, kinds: tuple[Kind, ...], taken: Collection[int] = ()
     """
     problem = PortTaken(f"no port of {FIRST_FREE} to {LAST_FREE} is free")
     start = random.randint(FIRST_FREE, LAST_FREE)
-    for port in (*range(start, LAST_FREE + 1), *range(FIRST_FREE, start)):
+    for port in chain(range(start, LAST_FREE + 1), range(FIRST_FREE, start)):
+
         row = range(port, port + in_a_row)
         if any(one in taken for one in row):
             continue
