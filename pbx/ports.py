@@ -7,6 +7,8 @@ import os
 import random
 import socket
 from collections.abc import Collection
+from itertools import chain
+
 from pathlib import Path
 from typing import Literal
 
