@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 from typing import Any
 
+import orjson
 import typer
 import uvloop
 from rich.console import Console
@@ -40,6 +41,7 @@ from pbx.contract import load_contracts
 from pbx.database import StoreError
 from pbx.dialplan import check as check_plans
 from pbx.dialplan import load_plans
+from pbx.dialplan import plan_files
 from pbx.emergency_call import readiness
 from pbx.manual import manual
 from pbx.manual import schema as plan_schema
@@ -56,9 +58,19 @@ PROBLEMS = 1
 CANNOT_RUN = 2
 INTERRUPTED = 130
 
+HELP = """A virtual PBX: without a command it starts, in the foreground; Ctrl-C stops it.
+
+`./run demo` places real calls on a PBX of its own and checks what is heard.
+
+Exit status: 0 all is well, 1 problems were found, 2 it cannot run, 130 Ctrl-C.
+"""
+
 EXPECTED = (AppError, AsteriskError, StoreError, ProgramMissing, SpeechError, AriError, AmiError, NoContract)
 
-app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 contract_commands = typer.Typer(help="Contract profiles: what each clause asks, and what holds calls to it.")
 app.add_typer(contract_commands, name="contract")
 emergency_commands = typer.Typer(help="Emergency calls: who can make them, and what is missing.")
@@ -100,14 +112,18 @@ def check(
 ) -> None:
     """Prints every problem of the plans at once, as file:line:column: message. Exits 1 if there is one."""
     config = load_config(context.obj)
-    problems = check_plans(paths or [config.plans], installation(config))
+    problems = check_plans(paths or plan_files(config.plans), installation(config))
     for problem in problems:
         print(problem)
     errors = sum(not problem.warning for problem in problems)
     warnings = len(problems) - errors
-    print(f"{errors} errors, {warnings} warnings", file=sys.stderr)
+    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}", file=sys.stderr)
     if errors:
         raise typer.Exit(PROBLEMS)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @app.command()
@@ -169,7 +185,10 @@ def usage(
     """Lists the minutes that each line has used in its service month, and whether that is under review."""
     config = load_config(context.obj)
     if cured is not None and not _run(_from_store(config, lambda store: _cure(store, *cured.partition("/")[::2]))):
-        print(f'there is no case to close for "{cured}": ./run usage lists them, as TENANT/LINE', file=sys.stderr)
+        print(
+            f'there is no case to close for "{cured}": ./run usage lists them; write TENANT/LINE, as in acme/101',
+            file=sys.stderr,
+        )
         raise typer.Exit(PROBLEMS)
     lines = _run(_from_store(config, lambda store: store.states(FAIR_USE, tenant)))
     table = Table("tenant", "line", "month from", "minutes", "of", "state", "answer until (UTC)", box=None)
@@ -204,7 +223,7 @@ def story(record: CallRecord) -> str:
     ]
     for moment in record.timeline:
         detail = "  ".join(f"{key}={value}" for key, value in moment.detail.items())
-        lines.append(f"  {moment.offset_ms / 1000:8.3f} s  {moment.kind:<16}{detail}".rstrip())
+        lines.append(f"  {moment.offset_ms / 1000:8.3f} s  {moment.kind:<15} {detail}".rstrip())
     for leg in record.legs:
         lines.append(f"  leg {leg.number}: {leg.target} {leg.outcome}, cause {leg.cause}, ended by {leg.ended_by}")
     lines.append(
@@ -284,7 +303,9 @@ async def _from_store(config: Config, query: Any) -> Any:
 
 
 def _json(record: CallRecord) -> str:
-    return json.dumps({**asdict(record), "duration_ms": record.duration_ms, "talk_ms": record.talk_ms}, default=str)
+    """A record in the API's form."""
+    data = {**asdict(record), "duration_ms": record.duration_ms, "talk_ms": record.talk_ms}
+    return orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z).decode()
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -293,7 +314,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 def main() -> None:
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="./run")
     except Problems as problems:
         print(problems, file=sys.stderr)
         raise SystemExit(PROBLEMS) from None

@@ -50,6 +50,7 @@ from pbx.policy import Gate
 from pbx.policy import Tenant
 from pbx.policy import build_policies
 from pbx.ports import PortTaken
+from pbx.ports import check as check_port
 from pbx.ports import free_port
 from pbx.prefix import Prefix
 from pbx.speech import EspeakVoice
@@ -162,6 +163,7 @@ async def running(
         await gate.open()
         identity = Identity(config.node, config.worker, await store.next_epoch(config.node, config.worker))
 
+        _api_port(config)  # a port that is taken is better told now than when everything else runs
         asterisk = asterisk_of(config, app=app)
         stack.push_async_callback(asterisk.stop)
         await asterisk.start([office(plan) for plan in plans])
@@ -327,15 +329,21 @@ async def _serve_api(
     runner = web.AppRunner(application(shown), access_log=None)
     stack.push_async_callback(runner.cleanup)
     await runner.setup()
-    try:
-        port = free_port(config.api.bind, ("tcp",), set()) if config.api.port == "auto" else config.api.port
-        await web.TCPSite(runner, config.api.bind, port, shutdown_timeout=1.0).start()
-    except (OSError, PortTaken) as error:
-        raise AppError(
-            f"the API cannot listen on {config.api.bind}:{config.api.port}: {error}. "
-            'Free the port, or set another one below "api" in config/pbx.yml'
-        ) from None
+    port = _api_port(config)
+    await web.TCPSite(runner, config.api.bind, port, shutdown_timeout=1.0).start()
     return port
+
+
+def _api_port(config: Config) -> int:
+    """Raises AppError when the API cannot listen there."""
+    bind, port = config.api.bind, config.api.port
+    try:
+        if port == "auto":
+            return free_port(bind, ("tcp",))
+        check_port(bind, port, ("tcp",))
+        return port
+    except PortTaken as error:
+        raise AppError(f'{error}: stop that, or set "api: {{port: ...}}" in config/pbx.yml to another port') from None
 
 
 def _note_failure(task: asyncio.Task[None], failures: list[BaseException], on_failure: Callable[[], None]) -> None:

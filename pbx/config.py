@@ -366,4 +366,7 @@ class Config(Model):
 
 def load_config(path: str | Path, environment: Environment[str, str] = os.environ) -> Config:
     """The configuration. Raises yamlfile.Problems: each with its place, or the name of the environment variable."""
+    if not Path(path).exists():
+        reason = "there is no such file: name the configuration with --config FILE, or in the variable PBX_CONFIG"
+        raise Problems([Problem(Where(str(path), 1, 1), reason)])
     return load(path, Config, context=environment)

@@ -245,6 +245,7 @@ class Plan:
         return Route(Flow("outside", Steps([dial])), outbound=True)
 
 
+_REMEDY = 'write one there, or name another folder with "plans" in config/pbx.yml (docs/plans.md)'
 _CONTEXT = {"steps": {step.word: step for step in STEPS}}
 _NO_SITE = Site()
 _OUTSIDE_RING_MS = 120_000  # the far network gives up before
@@ -408,7 +409,7 @@ def load_plans(folder: Path | str, installation: Installation = Installation()) 
 def check(paths: Iterable[Path | str], installation: Installation = Installation()) -> list[Problem]:
     """All problems, warnings included, of these files and of all plans in these folders, sorted by place."""
     files = [file for path in paths for file in (plan_files(path) if Path(path).is_dir() else [Path(path)])]
-    plans, problems = _compile_all(files, installation)
+    plans, problems = _compile_all(dict.fromkeys(files), installation)
     try:
         Plans(plans)
     except Problems as error:
@@ -417,12 +418,15 @@ def check(paths: Iterable[Path | str], installation: Installation = Installation
 
 
 def plan_files(folder: Path | str) -> list[Path]:
-    """The plans of a folder; NAME.test.yml are scenarios of NAME.yml. Raises Problems when it cannot be read."""
+    """The plans of a folder; NAME.test.yml are scenarios of NAME.yml. Raises Problems when it has none."""
     try:
         files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".yml", ".yaml"))
     except OSError as error:
-        raise Problems([Problem(Where(str(folder), 1, 1), f"cannot be read: {error.strerror}")]) from error
-    return [path for path in files if not path.stem.endswith(".test") and not path.name.startswith(".")]
+        raise Problems([Problem(Where(str(folder), 1, 1), f"cannot be read: {error.strerror}; {_REMEDY}")]) from error
+    files = [path for path in files if not path.stem.endswith(".test") and not path.name.startswith(".")]
+    if not files:
+        raise Problems([Problem(Where(str(folder), 1, 1), f"no plan (NAME.yml) is in this folder: {_REMEDY}")])
+    return files
 
 
 def _compile_all(files: Iterable[Path], installation: Installation) -> tuple[list[Plan], list[Problem]]:

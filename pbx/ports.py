@@ -8,7 +8,6 @@ import random
 import socket
 from collections.abc import Collection
 from itertools import chain
-
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +41,6 @@ def free_port(address: str, kinds: tuple[Kind, ...], taken: Collection[int] = ()
     problem = PortTaken(f"no port of {FIRST_FREE} to {LAST_FREE} is free")
     start = random.randint(FIRST_FREE, LAST_FREE)
     for port in chain(range(start, LAST_FREE + 1), range(FIRST_FREE, start)):
-
         row = range(port, port + in_a_row)
         if any(one in taken for one in row):
             continue
@@ -62,10 +60,19 @@ def holder(port: int, kind: Kind) -> str | None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(os.readlink(fd) in sockets for fd in (process / "fd").iterdir()):
-                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+                return f"{_program(process)} (process {process.name})"
         except OSError:  # another user's process, or one that has just ended
             continue
     return None
+
+
+def _program(process: Path) -> str:
+    name = (process / "comm").read_text().strip()
+    if not name.startswith("ld-linux"):
+        return name
+    # A program of `asterisk/install` bears the name of the loader that started it (see prefix.py).
+    words = (process / "cmdline").read_text().split("\0")
+    return next((Path(word).name for word in words if "bin/" in word), name)
 
 
 def _bind(address: str, port: int, kind: Kind) -> socket.socket:

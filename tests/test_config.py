@@ -38,6 +38,11 @@ def test_one_line_is_a_configuration(config_file: Path) -> None:
     assert config.asterisk.elsewhere is None
 
 
+def test_a_configuration_that_is_not_there_is_told_with_the_ways_to_name_another(tmp_path: Path) -> None:
+    with pytest.raises(Problems, match=r"none\.yml:1:1: there is no such file: .*--config FILE.*PBX_CONFIG"):
+        load_config(tmp_path / "none.yml")
+
+
 def test_ports_can_be_left_to_the_pbx(config_file: Path) -> None:
     config_file.write_text("sip: {port: auto}\nrtp: auto\napi: {port: auto}\n")
     config = load_config(config_file, {})

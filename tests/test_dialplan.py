@@ -346,8 +346,15 @@ def test_a_plan_that_is_not_there_is_a_problem_like_any_other(tmp_path: Path) ->
     assert str(problem) == f"{tmp_path / 'none.yml'}:1:1: cannot be read: No such file or directory"
 
 
-def test_a_folder_without_plans_is_empty(tmp_path: Path) -> None:
-    assert list(load_plans(tmp_path)) == [] and check([tmp_path]) == []
+def test_a_folder_without_plans_is_no_success(tmp_path: Path) -> None:
+    for look in (load_plans, lambda folder: check([folder])):
+        with pytest.raises(Problems, match=r"no plan \(NAME.yml\) is in this folder: write one there, or name another"):
+            look(tmp_path)
+
+
+def test_a_plan_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    file = plan(tmp_path, "- answer")
+    assert check([file, file, tmp_path]) == check([file])
 
 
 PIECES = ["", "1", "no", "{}", "[]", "[[]]", "{a: b}", "welcome", "'101'", '"+331"', "{fr: x}", "- a", "&a x", "*a"]
