@@ -222,7 +222,7 @@ def story(record: CallRecord) -> str:
         f"  tenant {record.tenant or '-'}, plan {record.plan_version or '-'}",
     ]
     for moment in record.timeline:
-        detail = "  ".join(f"{key}={value}" for key, value in moment.detail.items())
+        detail = "  ".join(f"{key}={_shown(value)}" for key, value in moment.detail.items() if value is not None)
         lines.append(f"  {moment.offset_ms / 1000:8.3f} s  {moment.kind:<15} {detail}".rstrip())
     for leg in record.legs:
         lines.append(f"  leg {leg.number}: {leg.target} {leg.outcome}, cause {leg.cause}, ended by {leg.ended_by}")
@@ -230,6 +230,10 @@ def story(record: CallRecord) -> str:
         f"  {record.outcome}, cause {record.cause}, ended by {record.ended_by}, {record.duration_ms / 1000:.1f} s"
     )
     return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @contract_commands.command("list")

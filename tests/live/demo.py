@@ -235,7 +235,8 @@ async def _report(pbx: Pbx, checks: Checks) -> None:
     print("\nThe calls, as the PBX tells them:")
     checks.records.sort(key=lambda record: record.started_at)
     for record in checks.records:
-        print("\n" + timeline(record))
+        # The plan is a copy, line by line, of the one that the reader has.
+        print("\n" + timeline(record).replace(f"{pbx.folder / 'plans'}/", "dialplans/"))
     print("\nThe records:")
     for record in checks.records:
         legs = ", ".join(f"{leg.target} {leg.outcome}" for leg in record.legs) or "nobody was called"
