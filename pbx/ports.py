@@ -8,6 +8,7 @@ import random
 import socket
 from collections.abc import Collection
 from itertools import chain
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
