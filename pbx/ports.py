@@ -8,7 +8,6 @@ import random
 import socket
 from collections.abc import Collection
 from itertools import chain
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
