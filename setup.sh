@@ -17,7 +17,7 @@ find_python() {
 
 # The stamp names what the environment was made for.
 environment_is_made() {
-    stamp="$PWD $(cksum < setup.cfg)"
+    stamp="$PWD $(cat setup.cfg pyproject.toml | cksum)"
     [ "$(cat var/venv/.complete 2> /dev/null)" = "$stamp" ] && var/venv/bin/python -c '' 2> /dev/null
 }
 
