@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import Any
 
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from pbx.ari import Ari
 from pbx.ari import Event
@@ -181,6 +182,10 @@ async def connected(server: AriServer, **options: Any) -> AsyncIterator[Ari]:
     yield ari
     running.cancel()
     await asyncio.wait((running,))
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def soon(wait: Any) -> Any:

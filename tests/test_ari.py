@@ -23,8 +23,8 @@ from ari_server import ari_server
 from ari_server import bridge
 from ari_server import channel
 from ari_server import connected
+from ari_server import metric
 from ari_server import soon
-from prometheus_client import REGISTRY
 
 from pbx.ari import UNHEARD
 from pbx.ari import Ari
@@ -47,10 +47,6 @@ async def ari(server: AriServer) -> AsyncIterator[Ari]:
     """Connected to `server`; back after a cut without delay."""
     async with connected(server) as one:
         yield one
-
-
-def metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def test_an_event_may_outrun_the_answer_that_it_belongs_to(server: AriServer, ari: Ari) -> None:

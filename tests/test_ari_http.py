@@ -19,8 +19,8 @@ from ari_server import Reply
 from ari_server import ari_server
 from ari_server import channel
 from ari_server import connected
+from ari_server import metric
 from ari_server import soon
-from prometheus_client import REGISTRY
 
 from pbx.ari import Ari
 from pbx.ari import AriError
@@ -43,10 +43,6 @@ async def ari(server: AriServer) -> AsyncIterator[Ari]:
     """Connected to `server`; back after a cut without delay."""
     async with connected(server) as one:
         yield one
-
-
-def metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def test_the_committed_operations_are_those_of_asterisk(prefix: Prefix, tmp_path: Path) -> None:
